@@ -1,0 +1,74 @@
+package plugin
+
+import (
+	"context"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// cacheSize bounds each cache: entries beyond it are read from storage again
+// when they are next used, so that a mount with 100,000 roles or accounts holds
+// in memory only those in use.
+const cacheSize = 8192
+
+// A cache holds what was read from storage and made ready for use, by storage
+// key. A nil value is cached too: "there is no such entry" costs no storage
+// read either.
+//
+// It never serves a value that a finished write has replaced: forget, which
+// every writer calls after its write and before it answers, raises the
+// generation, and a value that was loaded in an earlier generation is not kept.
+type cache[T any] struct {
+	mu         sync.Mutex
+	entries    *lru.Cache[string, *T]
+	generation uint64
+}
+
+func newCache[T any]() *cache[T] {
+	entries, err := lru.New[string, *T](cacheSize)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &cache[T]{entries: entries}
+}
+
+// get returns the value of key, from load if it is not at hand. Errors are not
+// cached.
+func (c *cache[T]) get(ctx context.Context, key string, load func(context.Context, string) (*T, error)) (*T, error) {
+	c.mu.Lock()
+	value, ok := c.entries.Get(key)
+	generation := c.generation
+	c.mu.Unlock()
+	if ok {
+		return value, nil
+	}
+
+	value, err := load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == generation {
+		c.entries.Add(key, value)
+	}
+	return value, nil
+}
+
+// forget drops key, and with it every load that is under way.
+func (c *cache[T]) forget(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	c.entries.Remove(key)
+}
+
+// forgetAll drops everything.
+func (c *cache[T]) forgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	c.entries.Purge()
+}
