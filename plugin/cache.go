@@ -23,14 +23,24 @@ type cache[T any] struct {
 	mu         sync.Mutex
 	entries    *lru.Cache[string, *T]
 	generation uint64
+
+	// dropped, if set, is called with each value that the cache lets go. A
+	// request may still be using it.
+	dropped func(*T)
 }
 
 func newCache[T any]() *cache[T] {
-	entries, err := lru.New[string, *T](cacheSize)
+	c := &cache[T]{}
+	entries, err := lru.NewWithEvict(cacheSize, func(_ string, value *T) {
+		if c.dropped != nil && value != nil {
+			c.dropped(value)
+		}
+	})
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &cache[T]{entries: entries}
+	c.entries = entries
+	return c
 }
 
 // get returns the value of key, from load if it is not at hand. Errors are not

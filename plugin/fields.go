@@ -1,9 +1,13 @@
 package plugin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -32,3 +36,75 @@ func answer(err error) (*logical.Response, error) {
 	}
 	return nil, err
 }
+
+// jsonFields are the fields that take a JSON object, whether it arrives as an
+// object in a request body or, as from the command line, as a string that holds
+// one. Those that are false are declared as strings, the others as maps.
+var jsonFields = map[string]bool{
+	"config":        false,
+	"user_template": false,
+	"bound_claims":  true,
+	"claims":        true,
+}
+
+// normalizeJSON turns the JSON fields of a request into the form that their
+// schema declares. It can be applied twice.
+func normalizeJSON(req *logical.Request) error {
+	for name, value := range req.Data {
+		asMap, ok := jsonFields[name]
+		if !ok {
+			continue
+		}
+		switch v := value.(type) {
+		case map[string]any:
+			if asMap {
+				continue
+			}
+			text, err := json.Marshal(v)
+			if err != nil {
+				return badField(name, "is not JSON: %s", err)
+			}
+			req.Data[name] = string(text)
+		case string:
+			if !asMap || v == "" {
+				continue
+			}
+			decoder := json.NewDecoder(strings.NewReader(v))
+			decoder.UseNumber()
+			var object map[string]any
+			if err := decoder.Decode(&object); err != nil {
+				return badField(name, "is not a JSON object: %s", err)
+			}
+			req.Data[name] = object
+		}
+	}
+	return nil
+}
+
+// written is the answer to a write that has nothing to show but, maybe,
+// warnings. It is nil, so that Vault answers 204, unless there are some or the
+// framework has one to add about parameters that the path does not know.
+func written(req *logical.Request, d *framework.FieldData, warnings ...string) *logical.Response {
+	resp := &logical.Response{Warnings: warnings}
+	for name := range req.Data {
+		if _, known := d.Schema[name]; !known {
+			return resp
+		}
+	}
+	if len(warnings) == 0 {
+		return nil
+	}
+	return resp
+}
+
+// checkName refuses the names that Vault's own methods have no path for, with
+// an error instead of their 404.
+func checkName(field, name string) error {
+	if !nameForm.MatchString(name) {
+		return badField(field, "%q is not a name: only letters, digits, '_', '-' and '.' may stand in it, and it begins and ends with a letter, a digit or '_'", name)
+	}
+	return nil
+}
+
+// nameForm is what framework.GenericNameRegex matches.
+var nameForm = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)

@@ -1,0 +1,167 @@
+// Package plugin is the Vault auth method: it joins who is calling (claims),
+// what they get (roles) and the NATS trust chain (trust) behind Vault's paths,
+// and keeps their state in Vault's storage.
+//
+// The login is in path_login.go, top to bottom, in the order in which it
+// happens.
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// Version and Commit are stamped in by the linker. Version is what the plugin
+// reports to Vault as the running version, a semantic version with a leading v.
+var (
+	Version = "v0.0.0-dev"
+	Commit  = "unknown"
+)
+
+// backend is one mount. The caches hold what storage holds, made ready for use;
+// everything else is there for the mount's life.
+type backend struct {
+	*framework.Backend
+
+	chain    *chain
+	roles    *cache[role]
+	issuers  *cache[issuer]
+	settings *cache[settings]
+	limits   leaseLimits
+
+	// writing serializes the writers of roles, issuers and settings, each of
+	// which reads what it changes and may be refused for what another holds.
+	writing sync.Mutex
+
+	// background is done when the mount is closed; work that outlives a request
+	// runs under it and is counted in tasks.
+	background context.Context
+	stop       context.CancelFunc
+	tasks      sync.WaitGroup
+
+	delivery deliverer
+}
+
+// Factory makes the backend of one mount; Vault calls it when the mount is
+// loaded.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	if conf == nil {
+		return nil, fmt.Errorf("no backend configuration")
+	}
+	b := newBackend(conf)
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func newBackend(conf *logical.BackendConfig) *backend {
+	b := &backend{
+		chain:    newChain(conf.Logger),
+		roles:    newCache[role](),
+		issuers:  newCache[issuer](),
+		settings: newCache[settings](),
+	}
+	b.issuers.dropped = (*issuer).close
+	b.background, b.stop = context.WithCancel(context.Background())
+	b.Backend = &framework.Backend{
+		Help:           mountHelp,
+		BackendType:    logical.TypeCredential,
+		RunningVersion: Version,
+		PathsSpecial: &logical.Paths{
+			Unauthenticated: []string{"login", "jwt/v1/accounts/*"},
+			SealWrapStorage: append(chainSealWrapped(), issuerPrefix),
+		},
+		// The login comes first: the framework tries the patterns in turn.
+		Paths: framework.PathAppend(
+			b.pathsLogin(),
+			b.pathsConfig(),
+			b.pathsConfigServer(),
+			b.pathsConfigRotate(),
+			b.pathsIssuer(),
+			b.pathsRole(),
+			b.pathsAccountServer(),
+			b.pathsJWT(),
+		),
+		AuthRenew:      b.renewLogin,
+		Invalidate:     b.invalidate,
+		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
+		Clean:          b.clean,
+	}
+	return b
+}
+
+// HandleRequest gives JSON fields one form before the framework looks at them;
+// see normalizeJSON.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := normalizeJSON(req); err != nil {
+		return answer(err)
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck is called before HandleRequest with the same request.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
+	if err := normalizeJSON(req); err != nil {
+		return false, false, logical.CodedError(400, err.Error())
+	}
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+// initialize runs once the mount is loaded, and again after an unseal or a
+// plugin reload.
+func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	return b.startDelivery(ctx, req.Storage)
+}
+
+// periodic runs about once a minute on the active node.
+func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	return b.startDelivery(ctx, req.Storage)
+}
+
+// invalidate is called when another node, or a restored snapshot, changed the
+// storage entry at key.
+func (b *backend) invalidate(_ context.Context, key string) {
+	switch {
+	case strings.HasPrefix(key, rolePrefix):
+		b.roles.forget(strings.TrimPrefix(key, rolePrefix))
+	case strings.HasPrefix(key, issuerPrefix):
+		b.issuers.forget(strings.TrimPrefix(key, issuerPrefix))
+	case key == settingsKey:
+		b.settings.forget(settingsKey)
+	default:
+		b.chain.invalidate(key)
+	}
+}
+
+// clean runs when the mount is disabled, reloaded or sealed.
+func (b *backend) clean(context.Context) {
+	b.stop()
+	b.stopDelivery()
+	b.tasks.Wait()
+	b.issuers.forgetAll()
+}
+
+// inBackground runs work that a request started but does not wait for.
+func (b *backend) inBackground(work func(context.Context)) {
+	b.tasks.Add(1)
+	go func() {
+		defer b.tasks.Done()
+		work(b.background)
+	}()
+}
+
+const mountHelp = `
+The NATS auth method logs workloads in with the JWT that their platform gave
+them, and answers with a Vault token and with short-lived NATS credentials.
+
+The mount holds a NATS operator, its accounts and their keys ("config", "jwt/"),
+trusts one or more issuers of workload tokens ("config", "issuer/"), and has
+roles ("role/") that say which workload gets which account and which subjects.
+`

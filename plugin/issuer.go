@@ -1,0 +1,205 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+)
+
+// Storage keys of issuers, of the keys they were last seen with, and the name
+// of the one that `config` writes.
+const (
+	issuerPrefix     = "issuer/"
+	issuerKeysPrefix = "issuer-keys/"
+	defaultIssuer    = "default"
+)
+
+// issuerEntry is an issuer in storage. Exactly one of its key sources is set.
+type issuerEntry struct {
+	OIDCDiscoveryURL     string     `json:"oidc_discovery_url,omitempty"`
+	OIDCDiscoveryCAPEM   string     `json:"oidc_discovery_ca_pem,omitempty"`
+	JWKSURL              string     `json:"jwks_url,omitempty"`
+	JWKSCAPEM            string     `json:"jwks_ca_pem,omitempty"`
+	JWKSPairs            []jwksPair `json:"jwks_pairs,omitempty"`
+	JWTValidationPubKeys []string   `json:"jwt_validation_pubkeys,omitempty"`
+	BoundIssuer          []string   `json:"bound_issuer,omitempty"`
+	JWTSupportedAlgs     []string   `json:"jwt_supported_algs,omitempty"`
+
+	KubernetesHost                string   `json:"kubernetes_host,omitempty"`
+	KubernetesCACert              string   `json:"kubernetes_ca_cert,omitempty"`
+	TokenReviewerJWT              string   `json:"token_reviewer_jwt,omitempty"`
+	PEMKeys                       []string `json:"pem_keys,omitempty"`
+	Issuer                        string   `json:"issuer,omitempty"`
+	DisableISSValidation          bool     `json:"disable_iss_validation"`
+	DisableLocalCAJWT             bool     `json:"disable_local_ca_jwt"`
+	UseAnnotationsAsAliasMetadata bool     `json:"use_annotations_as_alias_metadata"`
+}
+
+// jwksPair is one of several JWKS URLs with the CA that vouches for its server,
+// in the JWT method's spelling.
+type jwksPair struct {
+	JWKSURL   string `json:"jwks_url" mapstructure:"jwks_url"`
+	JWKSCAPEM string `json:"jwks_ca_pem" mapstructure:"jwks_ca_pem"`
+}
+
+// kind is what verifies the issuer's tokens; a role's type follows from it.
+func (e *issuerEntry) kind() claims.Kind {
+	if e.KubernetesHost != "" {
+		return claims.KindKubernetes
+	}
+	return claims.KindJWT
+}
+
+// sources names the key sources that are set, by their fields.
+func (e *issuerEntry) sources() []string {
+	var set []string
+	for _, source := range []struct {
+		field string
+		isSet bool
+	}{
+		{"oidc_discovery_url", e.OIDCDiscoveryURL != ""},
+		{"jwks_url", e.JWKSURL != ""},
+		{"jwks_pairs", len(e.JWKSPairs) > 0},
+		{"jwt_validation_pubkeys", len(e.JWTValidationPubKeys) > 0},
+		{"kubernetes_host", e.KubernetesHost != ""},
+	} {
+		if source.isSet {
+			set = append(set, source.field)
+		}
+	}
+	return set
+}
+
+// A verifier is an issuer's part in the login: *claims.JWT or
+// *claims.Kubernetes.
+type verifier interface {
+	// Check reaches the issuer, so that a mistake shows when it is configured.
+	Check(ctx context.Context) error
+	// Verify returns who the token's bearer is, or why it is refused.
+	Verify(ctx context.Context, token string, now time.Time, want claims.Expected) (*claims.Identity, error)
+	Close()
+}
+
+// issuer is an issuerEntry ready for use.
+type issuer struct {
+	entry *issuerEntry
+	verifier
+}
+
+func (i *issuer) close() { i.verifier.Close() }
+
+// compile makes the issuer ready for use, or says which field is at fault. It
+// does no I/O. onKeys is told of keys that were fetched, lastKeys are those it
+// was told last.
+func (e *issuerEntry) compile(name string, lastKeys []byte, onKeys func([]byte)) (*issuer, error) {
+	if e.kind() == claims.KindKubernetes {
+		v, err := claims.NewKubernetes(claims.KubernetesConfig{
+			Name:                          name,
+			Host:                          e.KubernetesHost,
+			CACert:                        e.KubernetesCACert,
+			TokenReviewerJWT:              e.TokenReviewerJWT,
+			PEMKeys:                       e.PEMKeys,
+			Issuer:                        e.Issuer,
+			DisableISSValidation:          e.DisableISSValidation,
+			DisableLocalCAJWT:             e.DisableLocalCAJWT,
+			UseAnnotationsAsAliasMetadata: e.UseAnnotationsAsAliasMetadata,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &issuer{entry: e, verifier: v}, nil
+	}
+
+	pairs := make([]claims.JWKSPair, len(e.JWKSPairs))
+	for i, pair := range e.JWKSPairs {
+		pairs[i] = claims.JWKSPair(pair)
+	}
+	v, err := claims.NewJWT(claims.JWTConfig{
+		Name:               name,
+		OIDCDiscoveryURL:   e.OIDCDiscoveryURL,
+		OIDCDiscoveryCAPEM: e.OIDCDiscoveryCAPEM,
+		JWKSURL:            e.JWKSURL,
+		JWKSCAPEM:          e.JWKSCAPEM,
+		JWKSPairs:          pairs,
+		ValidationPubKeys:  e.JWTValidationPubKeys,
+		BoundIssuers:       e.BoundIssuer,
+		SupportedAlgs:      e.JWTSupportedAlgs,
+		LastKeys:           lastKeys,
+		OnKeys:             onKeys,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &issuer{entry: e, verifier: v}, nil
+}
+
+// readIssuer returns the issuer of that name as it is stored, nil if there is
+// none.
+func readIssuer(ctx context.Context, s logical.Storage, name string) (*issuerEntry, error) {
+	return readEntry[issuerEntry](ctx, s, issuerPrefix+name)
+}
+
+// issuer returns the issuer of that name ready for use, nil if there is none.
+func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*issuer, error) {
+	return b.issuers.get(ctx, name, func(ctx context.Context, name string) (*issuer, error) {
+		entry, err := readIssuer(ctx, s, name)
+		if entry == nil || err != nil {
+			return nil, err
+		}
+		last, err := s.Get(ctx, issuerKeysPrefix+name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the last keys of issuer %q: %w", name, err)
+		}
+		var lastKeys []byte
+		if last != nil {
+			lastKeys = last.Value
+		}
+		return entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, snapshot) })
+	})
+}
+
+// saveIssuerKeys stores the keys an issuer was last seen with, so that logins
+// go on when Vault restarts while the issuer is down. The login that found the
+// new keys does not wait for it. Failing is harmless: the keys are fetched
+// again.
+func (b *backend) saveIssuerKeys(s logical.Storage, name string, snapshot []byte) {
+	b.inBackground(func(ctx context.Context) {
+		if !b.writesAllowed() {
+			return
+		}
+		b.writing.Lock()
+		defer b.writing.Unlock()
+		if entry, err := readIssuer(ctx, s, name); entry == nil || err != nil {
+			return // deleted meanwhile: leave nothing behind
+		}
+		if err := s.Put(ctx, &logical.StorageEntry{Key: issuerKeysPrefix + name, Value: snapshot}); err != nil {
+			b.Logger().Warn("the issuer's keys could not be saved for the next start", "issuer", name, "error", err)
+		}
+	})
+}
+
+// writesAllowed reports whether this node may write to the mount's storage: the
+// active one of the primary, or of any cluster where the mount is local.
+func (b *backend) writesAllowed() bool {
+	state := b.System().ReplicationState()
+	if state.HasState(consts.ReplicationDRSecondary | consts.ReplicationPerformanceStandby) {
+		return false
+	}
+	return b.System().LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
+}
+
+// storeIssuer makes entry the issuer of that name. The keys of an earlier
+// configuration are dropped before: they are not the new issuer's.
+func (b *backend) storeIssuer(ctx context.Context, s logical.Storage, name string, entry *issuerEntry) error {
+	if err := s.Delete(ctx, issuerKeysPrefix+name); err != nil {
+		return fmt.Errorf("dropping the last keys of issuer %q: %w", name, err)
+	}
+	err := writeEntry(ctx, s, issuerPrefix+name, entry)
+	b.issuers.forget(name)
+	return err
+}
