@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strings"
 
@@ -15,11 +16,16 @@ import (
 // 400 and names the field. Every other error is the server's and is answered
 // with status 500.
 type fieldError struct {
-	Field string // the request's field, as the caller spells it
+	Field string // the request's field, as the caller spells it; empty if Fault names it
 	Fault string // what is wrong with its value
 }
 
-func (e *fieldError) Error() string { return e.Field + " " + e.Fault }
+func (e *fieldError) Error() string {
+	if e.Field == "" {
+		return e.Fault
+	}
+	return e.Field + " " + e.Fault
+}
 
 // badField says what is wrong with the value of a field; the format continues
 // the sentence that the field's name begins: badField("user_ttl", "is negative").
@@ -108,3 +114,65 @@ func checkName(field, name string) error {
 
 // nameForm is what framework.GenericNameRegex matches.
 var nameForm = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)
+
+// operationPrefix leads the operation names of the OpenAPI document, as the
+// method's type does in those of Vault's own methods.
+const operationPrefix = "nats"
+
+// The set functions change a value only if its field was given.
+func setString(d *framework.FieldData, field string, value *string) {
+	if v, ok := d.GetOk(field); ok {
+		*value = v.(string)
+	}
+}
+
+func setStrings(d *framework.FieldData, field string, value *[]string) {
+	if v, ok := d.GetOk(field); ok {
+		*value = v.([]string)
+	}
+}
+
+func setBool(d *framework.FieldData, field string, value *bool) {
+	if v, ok := d.GetOk(field); ok {
+		*value = v.(bool)
+	}
+}
+
+func dropUnlessGiven(d *framework.FieldData, field string, value *string) {
+	if _, ok := d.GetOk(field); !ok {
+		*value = ""
+	}
+}
+
+// orEmpty makes a list that is not there an empty one: [] and not null in JSON.
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// shortList shows the first few of many names.
+func shortList(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// The functions below describe answers for the OpenAPI document.
+
+func responds(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
+}
+
+func noContent(description string) map[int][]framework.Response {
+	return responds(http.StatusNoContent, description, nil)
+}
+
+func listed(description string) map[int][]framework.Response {
+	return responds(http.StatusOK, description, map[string]*framework.FieldSchema{
+		"keys": {Type: framework.TypeStringSlice, Required: true, Description: description},
+	})
+}

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -159,7 +160,7 @@ func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*
 		if last != nil {
 			lastKeys = last.Value
 		}
-		return entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, snapshot) })
+		return entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, entry, snapshot) })
 	})
 }
 
@@ -167,15 +168,17 @@ func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*
 // go on when Vault restarts while the issuer is down. The login that found the
 // new keys does not wait for it. Failing is harmless: the keys are fetched
 // again.
-func (b *backend) saveIssuerKeys(s logical.Storage, name string, snapshot []byte) {
+func (b *backend) saveIssuerKeys(s logical.Storage, name string, of *issuerEntry, snapshot []byte) {
 	b.inBackground(func(ctx context.Context) {
 		if !b.writesAllowed() {
 			return
 		}
 		b.writing.Lock()
 		defer b.writing.Unlock()
-		if entry, err := readIssuer(ctx, s, name); entry == nil || err != nil {
-			return // deleted meanwhile: leave nothing behind
+		// Deleted or changed meanwhile: the keys of the earlier issuer must not
+		// become the later one's.
+		if entry, err := readIssuer(ctx, s, name); err != nil || !reflect.DeepEqual(entry, of) {
+			return
 		}
 		if err := s.Put(ctx, &logical.StorageEntry{Key: issuerKeysPrefix + name, Value: snapshot}); err != nil {
 			b.Logger().Warn("the issuer's keys could not be saved for the next start", "issuer", name, "error", err)

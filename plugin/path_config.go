@@ -1,0 +1,172 @@
+package plugin
+
+import (
+	"context"
+	"maps"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// settingsKey is where the settings are stored.
+const settingsKey = "settings"
+
+// settings are the fields of `config` that belong neither to the operator nor
+// to the default issuer.
+type settings struct {
+	DefaultRole string `json:"default_role"`
+}
+
+func (b *backend) pathsConfig() []*framework.Path {
+	fields := issuerFields()
+	maps.Copy(fields, operatorFields())
+	fields["default_role"] = &framework.FieldSchema{
+		Type:        framework.TypeLowerCaseString,
+		Description: "Role of a login that names none. Default: a login must name one.",
+	}
+	return []*framework.Path{{
+		Pattern:      "config$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       fields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.readConfig,
+				Summary:      "Read the configuration of the mount.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
+				Responses:    responds(http.StatusOK, "The operator and the default issuer. Secrets are shown as set or not.", configResponse()),
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.writeConfig,
+				Summary:      "Configure the NATS operator and the default issuer.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "configure"},
+				Responses:    responds(http.StatusOK, "What a nats-server needs to trust the mount.", operatorWriteResponse()),
+			},
+		},
+		HelpSynopsis:    "Configure the NATS operator and the default issuer of workload tokens.",
+		HelpDescription: configHelp,
+	}}
+}
+
+func configResponse() map[string]*framework.FieldSchema {
+	fields := issuerResponse()
+	maps.Copy(fields, operatorResponse())
+	fields["default_role"] = &framework.FieldSchema{Type: framework.TypeString, Description: "Role of a login that names none."}
+	return fields
+}
+
+// writeConfig checks all that was given before it stores anything: a fault in
+// the issuer leaves the operator as it was, and the other way round.
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+
+	plan, err := b.chain.planOperator(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+	entry, err := b.planDefaultIssuer(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+
+	if entry != nil {
+		if err := b.storeIssuer(ctx, req.Storage, defaultIssuer, entry); err != nil {
+			return nil, err
+		}
+	}
+	if role, ok := d.GetOk("default_role"); ok {
+		err := writeEntry(ctx, req.Storage, settingsKey, settings{DefaultRole: role.(string)})
+		b.settings.forget(settingsKey)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := b.chain.commitOperator(ctx, req.Storage, plan); err != nil {
+		return nil, err
+	}
+
+	resp := &logical.Response{Data: plan.response()}
+	for _, warning := range b.deliverNow(ctx, req.Storage) {
+		resp.AddWarning(warning)
+	}
+	return resp, nil
+}
+
+// planDefaultIssuer returns the default issuer as this write makes it, nil if
+// the write gives none of its fields. A mount without any is fine: roles can
+// have issuers of their own.
+func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *framework.FieldData) (*issuerEntry, error) {
+	given := false
+	for field := range issuerFields() {
+		if _, ok := d.GetOk(field); ok && field != "skip_jwks_validation" {
+			given = true
+		}
+	}
+	if !given {
+		return nil, nil
+	}
+	stored, err := readIssuer(ctx, s, defaultIssuer)
+	if err != nil {
+		return nil, err
+	}
+	entry := newIssuerEntry()
+	if stored != nil {
+		changed := *stored
+		entry = &changed
+	}
+	if err := entry.apply(d); err != nil {
+		return nil, err
+	}
+	if err := b.checkIssuerChange(ctx, s, defaultIssuer, stored, entry); err != nil {
+		return nil, err
+	}
+	return entry, checkIssuer(ctx, defaultIssuer, entry, d)
+}
+
+// readSettings returns the settings, never nil.
+func (b *backend) readSettings(ctx context.Context, s logical.Storage) (*settings, error) {
+	return b.settings.get(ctx, settingsKey, func(ctx context.Context, key string) (*settings, error) {
+		stored, err := readEntry[settings](ctx, s, key)
+		if stored == nil && err == nil {
+			stored = &settings{}
+		}
+		return stored, err
+	})
+}
+
+func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	operator, err := b.chain.operator(ctx, req.Storage)
+	if operator == nil || err != nil {
+		return nil, err
+	}
+	entry, err := readIssuer(ctx, req.Storage, defaultIssuer)
+	if err != nil {
+		return nil, err
+	}
+	if entry == nil {
+		entry = newIssuerEntry()
+	}
+	set, err := b.readSettings(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	data := entry.response()
+	maps.Copy(data, operator.response())
+	data["default_role"] = set.DefaultRole
+	return &logical.Response{Data: data}, nil
+}
+
+const configHelp = `
+The first write creates the NATS operator, the system account and the user with
+which the mount speaks to the NATS servers; later writes change only the fields
+that they give, and never a key. Each answers with the operator's and the system
+account's JWT; config/server has them as a ready nats-server configuration.
+
+The fields of an issuer configure the default one, whose tokens roles take unless
+they name another (see issuer/). They are those of Vault's JWT method, or with
+kubernetes_host those of its Kubernetes method.
+
+A NATS that is not up is no error: what is still to be delivered is told in a
+warning, shown at sync, and delivered once NATS is there.
+`
