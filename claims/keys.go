@@ -1,0 +1,134 @@
+package claims
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// maxKeys bounds the keys of one JWKS: a token without kid is tried with each.
+const maxKeys = 256
+
+// A key is a public key that verifies tokens.
+type key struct {
+	public crypto.PublicKey
+	alg    string // the only algorithm it is for; empty: any that fits its type
+}
+
+func (k *key) verify(t *token) bool {
+	return (k.alg == "" || k.alg == t.alg.name) && t.alg.verify(k.public, t.signed, t.signature)
+}
+
+// A keySet is the parsed keys of one source. It does not change once made.
+type keySet struct {
+	all   []*key
+	byKID map[string][]*key // nil: the keys have no ids, and any may have signed
+	jwks  []byte            // the usable keys as a JWKS; nil for configured keys
+}
+
+// candidates returns the keys that may have signed t. An id may stand for
+// several keys: nothing forbids an issuer to give two keys one id.
+func (s *keySet) candidates(t *token) []*key {
+	if s == nil {
+		return nil
+	}
+	if s.byKID == nil || t.kid == "" {
+		return s.all
+	}
+	return s.byKID[t.kid]
+}
+
+// verify reports whether a key of the set made the token's signature, and if
+// none did, whether there was one to try.
+func (s *keySet) verify(t *token) (verified, tried bool) {
+	candidates := s.candidates(t)
+	for _, k := range candidates {
+		if k.verify(t) {
+			return true, true
+		}
+	}
+	return false, len(candidates) > 0
+}
+
+// parsePEMKeys parses configured public keys, each a PKIX public key or an X.509
+// certificate. Its errors name the key by its place, counted from 1.
+func parsePEMKeys(texts []string) (*keySet, error) {
+	set := &keySet{}
+	for i, text := range texts {
+		public, err := parsePEMKey([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("key %d %w", i+1, err)
+		}
+		set.all = append(set.all, &key{public: public})
+	}
+	return set, nil
+}
+
+func parsePEMKey(text []byte) (crypto.PublicKey, error) {
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("is not in PEM format")
+	}
+	if next, _ := pem.Decode(rest); next != nil {
+		// Taking all of them could make an issuer of the CA in a chain.
+		return nil, errors.New("has more than one PEM block: give each key as an element of the list")
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("is neither a PKIX public key nor an X.509 certificate")
+		}
+		public = certificate.PublicKey
+	}
+	return public, checkKey(public)
+}
+
+// parseJWKS parses a JSON Web Key Set (RFC 7517 section 5). Keys that no token
+// can be verified with, among them those of unknown types and for encryption,
+// are left out; a set with no key left is an error.
+func parseJWKS(data []byte) (*keySet, error) {
+	var document struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &document); err != nil {
+		return nil, errors.New("is not a JSON Web Key Set")
+	}
+	if len(document.Keys) > maxKeys {
+		return nil, fmt.Errorf("is a JSON Web Key Set of %d keys, more than %d", len(document.Keys), maxKeys)
+	}
+
+	set := &keySet{byKID: make(map[string][]*key)}
+	var kept jose.JSONWebKeySet
+	for _, raw := range document.Keys {
+		var jwk jose.JSONWebKey
+		if err := jwk.UnmarshalJSON(raw); err != nil || !verifies(&jwk) {
+			continue
+		}
+		k := &key{public: jwk.Key, alg: jwk.Algorithm}
+		set.all = append(set.all, k)
+		set.byKID[jwk.KeyID] = append(set.byKID[jwk.KeyID], k)
+		kept.Keys = append(kept.Keys, jose.JSONWebKey{Key: jwk.Key, KeyID: jwk.KeyID, Algorithm: jwk.Algorithm, Use: jwk.Use})
+	}
+	if len(set.all) == 0 {
+		return nil, errors.New("is a JSON Web Key Set without a public key that tokens can be verified with")
+	}
+	var err error
+	set.jwks, err = json.Marshal(kept)
+	return set, err
+}
+
+func verifies(jwk *jose.JSONWebKey) bool {
+	if jwk.Use != "" && jwk.Use != "sig" {
+		return false
+	}
+	if jwk.Algorithm != "" && algorithms[jwk.Algorithm] == nil {
+		return false
+	}
+	return checkKey(jwk.Key) == nil
+}
