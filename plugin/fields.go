@@ -138,6 +138,13 @@ func setBool(d *framework.FieldData, field string, value *bool) {
 	}
 }
 
+// setSeconds takes a duration in any form that Vault knows.
+func setSeconds(d *framework.FieldData, field string, value *int64) {
+	if v, ok := d.GetOk(field); ok {
+		*value = int64(v.(int))
+	}
+}
+
 func dropUnlessGiven(d *framework.FieldData, field string, value *string) {
 	if _, ok := d.GetOk(field); !ok {
 		*value = ""

@@ -1,0 +1,212 @@
+package plugin
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/nkeys"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+	"github.com/nats-vault/vault-plugin-auth-nats/roles"
+)
+
+var (
+	userPublicKeyField = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "Public key (U...) of the NATS user, when the workload brings its own: the answer then has no creds, and no seed exists outside the workload.",
+	}
+	userKeySignatureField = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "Proof that the workload has the key of user_public_key: its signature over the jwt field's text, in standard base64. Needed where the role has user_key_proof.",
+	}
+)
+
+// credentials are what a workload connects to NATS with.
+type credentials struct {
+	jwt              string
+	seed             string // empty when the workload brought its own key
+	userPublicKey    string
+	account          string
+	accountPublicKey string
+	expires          time.Time
+	url              string
+}
+
+func credentialsResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"jwt":                {Type: framework.TypeString, Description: "The NATS user JWT."},
+		"creds":              {Type: framework.TypeString, Description: "The creds file: the user JWT and the seed of its key. Absent when the workload brought its own key."},
+		"user_public_key":    {Type: framework.TypeString, Description: "Public key of the NATS user."},
+		"account":            {Type: framework.TypeString, Description: "Name of the user's account."},
+		"account_public_key": {Type: framework.TypeString, Description: "Public key of the user's account."},
+		"expiration":         {Type: framework.TypeTime, Description: "When the user JWT ends (RFC 3339)."},
+		"url":                {Type: framework.TypeString, Description: "URL of the NATS servers: the service_url of config."},
+	}
+}
+
+func (c *credentials) response() map[string]any {
+	data := map[string]any{
+		"jwt":                c.jwt,
+		"user_public_key":    c.userPublicKey,
+		"account":            c.account,
+		"account_public_key": c.accountPublicKey,
+		"expiration":         c.expires.UTC().Format(time.RFC3339),
+		"url":                c.url,
+	}
+	if c.seed != "" {
+		data["creds"] = trust.Creds(c.jwt, c.seed)
+	}
+	return data
+}
+
+// userKey is the key that a user JWT is for: the workload's own, of which only
+// the public half is known, or a new one.
+type userKey struct {
+	public string
+	seed   string
+}
+
+// userKeyOf takes the workload's own key from the request, or makes one. The
+// role may insist on the former, and on a proof that the workload has it.
+func userKeyOf(d *framework.FieldData, role *role) (userKey, error) {
+	public := d.Get("user_public_key").(string)
+	if public == "" {
+		if role.entry.UserKey == roles.UserKeyClient {
+			return userKey{}, badField("user_public_key", "is missing: role %q has user_key=client, so the workload brings its own key", role.name)
+		}
+		key, err := trust.Generate(trust.User)
+		if err != nil {
+			return userKey{}, err
+		}
+		return userKey{public: key.Public(), seed: key.Seed()}, nil
+	}
+	if err := trust.CheckPublicKey(trust.User, public); err != nil {
+		return userKey{}, badField("user_public_key", "%s", err)
+	}
+	if role.entry.UserKeyProof {
+		if err := checkProof(public, d.Get("jwt").(string), d.Get("user_key_signature").(string)); err != nil {
+			return userKey{}, err
+		}
+	}
+	return userKey{public: public}, nil
+}
+
+// checkProof holds the signature against the workload's token: whoever has seen
+// only the token cannot have its credentials made out to a key of their own.
+func checkProof(public, token, signature string) error {
+	if signature == "" {
+		return badField("user_key_signature", "is missing: the role has user_key_proof")
+	}
+	raw, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil {
+		return badField("user_key_signature", "is not standard base64: %s", err)
+	}
+	key, err := nkeys.FromPublicKey(public)
+	if err != nil {
+		return badField("user_public_key", "is not a public key: %s", err)
+	}
+	if err := key.Verify([]byte(token), raw); err != nil {
+		return badField("user_key_signature", "is not a signature over the jwt by the key of user_public_key")
+	}
+	return nil
+}
+
+// issue renders the role's template for who was bound and signs the user JWT.
+// It neither reads nor writes storage once role and account are cached.
+func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, bound *roles.Bound, key userKey, now time.Time) (*credentials, error) {
+	account, err := b.chain.account(ctx, s, role.entry.Account)
+	if err != nil {
+		return nil, err
+	}
+	if account == nil {
+		return nil, fmt.Errorf("role %q names account %q, which does not exist", role.name, role.entry.Account)
+	}
+	signer, err := account.signer(role.scope())
+	if err != nil {
+		return nil, err
+	}
+	user, err := role.compiled.Render(bound, roles.Account{
+		Name:          account.name,
+		PublicKey:     account.publicKey,
+		Tags:          account.tags,
+		IssuerAccount: account.issuerAccount(),
+	}, key.public)
+	if err != nil {
+		return nil, &fieldError{Fault: fmt.Sprintf("error rendering the role's template: %s", err)}
+	}
+
+	expires := now.Add(b.limits.userTTL(b.System(), now, role.entry)).Truncate(time.Second)
+	token, err := trust.UserToken{
+		Issuer:   signer,
+		Subject:  key.public,
+		Name:     user.Name,
+		IssuedAt: now,
+		Expires:  expires,
+		NATS:     user.NATS,
+	}.Encode()
+	if err != nil {
+		return nil, err
+	}
+	url, err := b.chain.serviceURL(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return &credentials{
+		jwt:              token,
+		seed:             key.seed,
+		userPublicKey:    key.public,
+		account:          account.name,
+		accountPublicKey: account.publicKey,
+		expires:          expires,
+		url:              url,
+	}, nil
+}
+
+// limitsAge is how old the mount's lease limits may be: each look is a call to
+// Vault, and a login makes none.
+const limitsAge = 5 * time.Second
+
+// leaseLimits are the mount's default and maximum lease TTL.
+type leaseLimits struct {
+	mu      sync.Mutex
+	read    time.Time
+	initial time.Duration
+	most    time.Duration
+}
+
+func (l *leaseLimits) get(sys logical.SystemView, now time.Time) (initial, most time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if age := now.Sub(l.read); age < 0 || age > limitsAge {
+		l.initial, l.most, l.read = sys.DefaultLeaseTTL(), sys.MaxLeaseTTL(), now
+	}
+	return l.initial, l.most
+}
+
+// userTTL is how long a user JWT of the role lives: as long as its user_ttl
+// says, by default as long as the token, and never longer than the token or the
+// mount allow.
+func (l *leaseLimits) userTTL(sys logical.SystemView, now time.Time, role *roleEntry) time.Duration {
+	initial, most := l.get(sys, now)
+	for _, limit := range []time.Duration{role.TokenMaxTTL, role.TokenExplicitMaxTTL} {
+		if limit > 0 {
+			most = min(most, limit)
+		}
+	}
+	ttl := role.userTTL()
+	switch {
+	case ttl > 0:
+	case role.TokenPeriod > 0:
+		ttl = role.TokenPeriod
+	case role.TokenTTL > 0:
+		ttl = role.TokenTTL
+	default:
+		ttl = initial
+	}
+	return min(ttl, most)
+}

@@ -1,0 +1,220 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/cidrutil"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/roles"
+)
+
+func (b *backend) pathsLogin() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:      "login$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "login"},
+		Fields: map[string]*framework.FieldSchema{
+			"role": {
+				Type:        framework.TypeLowerCaseString,
+				Description: "Role to log in with. Default: the default_role of config.",
+			},
+			"jwt": {
+				Type:         framework.TypeString,
+				Description:  "The workload's token: a JWT that the role's issuer signed.",
+				Required:     true,
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
+			"user_public_key":    userPublicKeyField,
+			"user_key_signature": userKeySignatureField,
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:  b.login,
+				Summary:   "Log in with a workload's token.",
+				Responses: responds(http.StatusOK, "A Vault token in auth, and NATS credentials in data unless the role has credentials_on_login=false.", credentialsResponse()),
+			},
+			logical.AliasLookaheadOperation: &framework.PathOperation{Callback: b.lookAhead},
+			logical.ResolveRoleOperation:    &framework.PathOperation{Callback: b.resolveRole},
+		},
+		HelpSynopsis:    "Log in with the JWT that a workload's platform gave it.",
+		HelpDescription: loginHelp,
+	}}
+}
+
+// login is the whole of it: role, verify, bind, issue, answer.
+func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	now := time.Now()
+	role, err := b.loginRole(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+	bound, err := b.identify(ctx, req, role, d.Get("jwt").(string), now)
+	if err != nil {
+		return answer(err)
+	}
+	auth := role.auth(bound)
+	if !role.entry.CredentialsOnLogin {
+		return &logical.Response{Auth: auth}, nil
+	}
+
+	key, err := userKeyOf(d, role)
+	if err != nil {
+		return answer(err)
+	}
+	creds, err := b.issue(ctx, req.Storage, role, bound, key, now)
+	if err != nil {
+		return answer(err)
+	}
+	auth.Metadata["user_public_key"] = creds.userPublicKey
+	return &logical.Response{Auth: auth, Data: creds.response()}, nil
+}
+
+// loginRole is the role that the request names, or the default one.
+func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework.FieldData) (*role, error) {
+	name := d.Get("role").(string)
+	if name == "" {
+		set, err := b.readSettings(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		name = set.DefaultRole
+	}
+	if name == "" {
+		return nil, badField("role", "is missing, and the mount has no default_role")
+	}
+	role, err := b.role(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if role == nil {
+		return nil, &fieldError{Fault: fmt.Sprintf("role %q could not be found", name)}
+	}
+	if role.entry.RoleType == roles.TypeVault {
+		return nil, badField("role", "%q is of type vault: it serves creds/%s, not login", name, name)
+	}
+	return role, nil
+}
+
+// identify verifies the workload's token with the role's issuer, and only with
+// it, and holds what it says against the role's bindings.
+func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token string, now time.Time) (*roles.Bound, error) {
+	if token == "" {
+		return nil, badField("jwt", "is missing")
+	}
+	if cidrs := role.entry.TokenParams.TokenBoundCIDRs; len(cidrs) > 0 {
+		if req.Connection == nil || !cidrutil.RemoteAddrIsOk(req.Connection.RemoteAddr, cidrs) {
+			return nil, logical.ErrPermissionDenied
+		}
+	}
+	issuer, err := b.issuer(ctx, req.Storage, role.entry.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	if issuer == nil {
+		return nil, fmt.Errorf("role %q names issuer %q, which is not configured", role.name, role.entry.Issuer)
+	}
+	identity, err := issuer.Verify(ctx, token, now, role.compiled.Expected())
+	switch {
+	case errors.Is(err, claims.ErrUnavailable):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
+	case err != nil:
+		return nil, &fieldError{Fault: fmt.Sprintf("error validating token: %s", err)}
+	}
+	bound, err := role.compiled.Bind(identity.Profile(), now)
+	if err != nil {
+		return nil, &fieldError{Fault: fmt.Sprintf("error validating claims: %s", err)}
+	}
+	return bound, nil
+}
+
+// auth is the Vault token's part of the answer. The alias's metadata holds
+// nothing that differs from login to login: Vault stores it whenever it changes.
+func (r *role) auth(bound *roles.Bound) *logical.Auth {
+	metadata := make(map[string]string, len(bound.Metadata)+3)
+	maps.Copy(metadata, bound.Metadata)
+	metadata["role"] = r.name
+	metadata["account"] = r.entry.Account
+
+	auth := &logical.Auth{
+		DisplayName: bound.Alias,
+		Alias:       &logical.Alias{Name: bound.Alias, Metadata: bound.Metadata},
+		InternalData: map[string]any{
+			"role":   r.name,
+			"issuer": r.entry.Issuer,
+		},
+		Metadata: metadata,
+	}
+	for _, group := range bound.Groups {
+		auth.GroupAliases = append(auth.GroupAliases, &logical.Alias{Name: group})
+	}
+	r.entry.PopulateTokenAuth(auth)
+	return auth
+}
+
+// renewLogin extends a token only while the role that gave it is there and
+// still takes tokens of the issuer that it was given for.
+func (b *backend) renewLogin(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	if req.Auth == nil {
+		return nil, errors.New("the request to renew a token has none")
+	}
+	name, _ := req.Auth.InternalData["role"].(string)
+	issuer, _ := req.Auth.InternalData["issuer"].(string)
+	role, err := b.role(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if role == nil {
+		return logical.ErrorResponse("role %q, which this token was given for, does not exist any more", name), nil
+	}
+	if role.entry.Issuer != issuer {
+		return logical.ErrorResponse("role %q does not take tokens of issuer %q any more", name, issuer), nil
+	}
+	auth := *req.Auth
+	auth.TTL = role.entry.TokenTTL
+	auth.MaxTTL = role.entry.TokenMaxTTL
+	auth.Period = role.entry.TokenPeriod
+	return &logical.Response{Auth: &auth}, nil
+}
+
+// lookAhead tells Vault, before a login, which alias it is for.
+func (b *backend) lookAhead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, err := b.loginRole(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+	bound, err := b.identify(ctx, req, role, d.Get("jwt").(string), time.Now())
+	if err != nil {
+		return answer(err)
+	}
+	return &logical.Response{Auth: &logical.Auth{Alias: &logical.Alias{Name: bound.Alias}}}, nil
+}
+
+// resolveRole tells Vault which role a login is for; quotas can be set by role.
+func (b *backend) resolveRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, err := b.loginRole(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+	return logical.ResolveRoleResponse(role.name)
+}
+
+const loginHelp = `
+Verifies the token with the role's issuer, holds it against the role's bindings,
+and answers with a Vault token (auth) and with NATS credentials (data): a user
+JWT, and the creds file that holds it with the user's key. A workload that brings
+its own key as user_public_key gets the JWT only.
+
+The NATS user JWT ends with the role's user_ttl, and never later than the token
+or the mount allow.
+
+With login MFA in two phases Vault hands out data before the second factor is
+checked. Where that is in use, set credentials_on_login=false on the role and get
+the credentials at creds/:role.
+`

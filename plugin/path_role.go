@@ -1,0 +1,278 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/tokenutil"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (b *backend) pathsRole() []*framework.Path {
+	list := func(pattern string) *framework.Path {
+		return &framework.Path{
+			Pattern:      pattern,
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.listRoles,
+					Summary:   "List the roles.",
+					Responses: listed("Names of the roles."),
+				},
+			},
+			HelpSynopsis:    "List the roles.",
+			HelpDescription: "The list holds the names of all roles of the mount.",
+		}
+	}
+	fields := roleFields()
+	fields["name"] = &framework.FieldSchema{
+		Type:        framework.TypeLowerCaseString,
+		Description: "Name of the role.",
+		Required:    true,
+	}
+	return []*framework.Path{
+		list("role/?$"),
+		list("roles/?$"),
+		{
+			Pattern:      "role/(?P<name>.+)",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role", ItemType: "Role", Action: "Create"},
+			Fields:       fields,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.readRolePath,
+					Summary:   "Read a role.",
+					Responses: responds(http.StatusOK, "The role.", roleResponse()),
+				},
+				logical.CreateOperation: &framework.PathOperation{
+					Callback:  b.writeRolePath,
+					Summary:   "Create a role.",
+					Responses: noContent("The role was stored."),
+				},
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback:  b.writeRolePath,
+					Summary:   "Change the given fields of a role.",
+					Responses: noContent("The role was stored."),
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:  b.deleteRolePath,
+					Summary:   "Delete a role.",
+					Responses: noContent("The role is gone: its tokens are not renewed."),
+				},
+			},
+			ExistenceCheck:  b.roleExists,
+			HelpSynopsis:    "Manage a role: which workloads get which NATS account, subjects and Vault token.",
+			HelpDescription: roleHelp,
+		},
+	}
+}
+
+// writeRolePath stores the role only if it is whole: its bindings and template
+// compile, and its account and issuer exist.
+func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName("name", name); err != nil {
+		return answer(err)
+	}
+
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	stored, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	if err != nil {
+		return nil, err
+	}
+	entry := newRoleEntry()
+	if stored != nil {
+		changed := *stored
+		entry = &changed
+	}
+	if err := entry.apply(req, d); err != nil {
+		return answer(err)
+	}
+	if err := b.checkRole(ctx, req.Storage, entry); err != nil {
+		return answer(err)
+	}
+	ready, err := entry.compile(name)
+	if err != nil {
+		return answer(userFault(err))
+	}
+	if err := b.storeRole(ctx, req.Storage, name, stored, entry); err != nil {
+		return answer(err)
+	}
+	return written(req, d, b.roleWarnings(ready)...), nil
+}
+
+// checkRole holds the role against what the mount has.
+func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleEntry) error {
+	if err := b.setRoleType(ctx, s, entry); err != nil {
+		return err
+	}
+	if entry.Account == "" {
+		return badField("account", "is missing: a role gives users of one account")
+	}
+	account, err := b.chain.account(ctx, s, entry.Account)
+	if err != nil {
+		return err
+	}
+	if account == nil {
+		return badField("account", "%q does not exist: write it at jwt/%s first", entry.Account, entry.Account)
+	}
+	if account.isSystem() && !entry.AllowSystemAccount {
+		return badField("account", "%q is the system account, whose users see and control all servers; a role of it needs allow_system_account=true", entry.Account)
+	}
+	return checkLifetimes(entry, b.System().MaxLeaseTTL())
+}
+
+// checkLifetimes refuses what could only be cut at every login.
+func checkLifetimes(entry *roleEntry, most time.Duration) error {
+	if entry.TokenPeriod > most {
+		return badField("token_period", "is %s, more than the mount's maximum lease TTL of %s", entry.TokenPeriod, most)
+	}
+	for _, limit := range []struct {
+		name string
+		ttl  time.Duration
+	}{
+		{"the mount's maximum lease TTL", most},
+		{"token_max_ttl", entry.TokenMaxTTL},
+		{"token_explicit_max_ttl", entry.TokenExplicitMaxTTL},
+	} {
+		if ttl := entry.userTTL(); limit.ttl > 0 && ttl > limit.ttl {
+			return badField("user_ttl", "is %s, more than %s of %s: a NATS user never outlives its token", ttl, limit.name, limit.ttl)
+		}
+	}
+	return nil
+}
+
+// storeRole writes the role, its scoped signing key and its place in the lists
+// of its account's and its issuer's users, in an order that leaves nothing
+// undone but what the next write or deletion mends.
+func (b *backend) storeRole(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
+	if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
+		return err
+	}
+	if err := addUse(ctx, s, usesIssuer, entry.Issuer, name); err != nil {
+		return err
+	}
+	if err := b.storeScope(ctx, s, name, stored, entry); err != nil {
+		return err
+	}
+	err := writeEntry(ctx, s, rolePrefix+name, entry)
+	b.roles.forget(name)
+	if err != nil || stored == nil {
+		return err
+	}
+	if stored.Account != entry.Account {
+		if err := dropUse(ctx, s, usesAccount, stored.Account, name); err != nil {
+			return err
+		}
+	}
+	if stored.Issuer != entry.Issuer {
+		return dropUse(ctx, s, usesIssuer, stored.Issuer, name)
+	}
+	return nil
+}
+
+// roleWarnings are the things about a role that are allowed and rarely meant.
+func (b *backend) roleWarnings(r *role) []string {
+	var warnings []string
+	if r.compiled.GrantsAll() {
+		warnings = append(warnings, fmt.Sprintf("role %q grants every subject of account %q: its user_template restricts neither pub nor sub", r.name, r.entry.Account))
+	}
+	most := b.System().MaxLeaseTTL()
+	if r.entry.TokenMaxTTL > most {
+		warnings = append(warnings, fmt.Sprintf("token_max_ttl is more than the mount's maximum lease TTL of %s, which tokens are cut to", most))
+	}
+	return warnings
+}
+
+func (b *backend) readRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName("name", name); err != nil {
+		return answer(err)
+	}
+	entry, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	if entry == nil || err != nil {
+		return nil, err
+	}
+	data, err := entry.response()
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	entry, err := req.Storage.Get(ctx, rolePrefix+d.Get("name").(string))
+	return entry != nil, err
+}
+
+func (b *backend) listRoles(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if err := checkName("name", name); err != nil {
+		return answer(err)
+	}
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	stored, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	if stored == nil || err != nil {
+		return nil, err
+	}
+	err = req.Storage.Delete(ctx, rolePrefix+name)
+	b.roles.forget(name)
+	if err != nil {
+		return nil, fmt.Errorf("deleting role %q: %w", name, err)
+	}
+	if err := b.storeScope(ctx, req.Storage, name, stored, nil); err != nil {
+		return nil, err
+	}
+	if err := dropUse(ctx, req.Storage, usesAccount, stored.Account, name); err != nil {
+		return nil, err
+	}
+	return nil, dropUse(ctx, req.Storage, usesIssuer, stored.Issuer, name)
+}
+
+// roleTokenFields are Vault's own parameters of a role's tokens, with the names
+// that they had in older versions of its methods.
+func roleTokenFields() map[string]*framework.FieldSchema {
+	older := func(t framework.FieldType, name string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: t, Description: tokenutil.DeprecationText(name), Deprecated: true}
+	}
+	fields := map[string]*framework.FieldSchema{
+		"policies":    older(framework.TypeCommaStringSlice, "token_policies"),
+		"num_uses":    older(framework.TypeInt, "token_num_uses"),
+		"ttl":         older(framework.TypeDurationSecond, "token_ttl"),
+		"max_ttl":     older(framework.TypeDurationSecond, "token_max_ttl"),
+		"period":      older(framework.TypeDurationSecond, "token_period"),
+		"bound_cidrs": older(framework.TypeCommaStringSlice, "token_bound_cidrs"),
+	}
+	tokenutil.AddTokenFields(fields)
+	return fields
+}
+
+const roleHelp = `
+A role binds workloads, by what their token says, to a NATS account and a user
+template, and to the parameters of the Vault token that they get.
+
+What is bound: for issuers of JWTs bound_audiences, bound_subject, bound_claims
+and bound_expression, as in Vault's JWT method; for Kubernetes issuers service
+account names and namespaces, as in Vault's Kubernetes method. A role that binds
+nothing is refused.
+
+user_template is a NATS user as JSON. Its subjects can hold {{claim(name)}},
+{{metadata(name)}} and the functions that nats-server has for signing key
+templates. Each rendered value is exactly one subject token: a value that is
+empty or holds '.', '*', '>', white space or control characters refuses the
+login, unless it is escaped with {{claim(name)|escape}}.
+
+A later write changes only the fields that it gives.
+`
