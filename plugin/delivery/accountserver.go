@@ -1,0 +1,88 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/hashicorp/go-cleanhttp"
+)
+
+// accountServers speaks nats-account-server's HTTP API.
+type accountServers struct {
+	bases  []*url.URL // each ends in .../accounts
+	client *http.Client
+}
+
+func newAccountServers(e endpoints) *accountServers {
+	transport := cleanhttp.DefaultPooledTransport()
+	transport.MaxIdleConnsPerHost = workers
+	transport.TLSClientConfig = e.tls
+	s := &accountServers{client: &http.Client{
+		Transport: transport,
+		Timeout:   answerTimeout,
+		// A redirect would be followed with the body, to who knows where.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	for _, u := range e.http {
+		s.bases = append(s.bases, accountsURL(u))
+	}
+	return s
+}
+
+// accountsURL completes a URL as people write it: the bare server, what nsc has
+// as account_server_url (ending in /jwt/v1), or the whole path.
+func accountsURL(u *url.URL) *url.URL {
+	switch path := strings.TrimSuffix(u.Path, "/"); {
+	case path == "":
+		return u.JoinPath("jwt", "v1", "accounts")
+	case strings.HasSuffix(path, "/accounts"):
+		return u
+	default:
+		return u.JoinPath("accounts")
+	}
+}
+
+// post stores an account JWT in every account server, and returns how many took
+// it.
+func (s *accountServers) post(ctx context.Context, id, accountJWT string) (int, error) {
+	var failures []error
+	for _, base := range s.bases {
+		if err := s.postTo(ctx, base.JoinPath(id), accountJWT); err != nil {
+			failures = append(failures, fmt.Errorf("account server %s: %w", base.Host, err))
+		}
+	}
+	return len(s.bases) - len(failures), errors.Join(failures...)
+}
+
+func (s *accountServers) postTo(ctx context.Context, u *url.URL, accountJWT string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(accountJWT))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/jwt")
+	response, err := s.client.Do(request)
+	if err != nil {
+		var failed *url.Error
+		if errors.As(err, &failed) {
+			err = failed.Err // without the URL, which may hold a password
+		}
+		return err
+	}
+	defer response.Body.Close()
+	// The rest is read so that the connection can be used again.
+	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("answers %s: %.200q", response.Status, body)
+	}
+	return nil
+}
+
+func (s *accountServers) close() { s.client.CloseIdleConnections() }

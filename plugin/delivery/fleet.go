@@ -1,0 +1,140 @@
+package delivery
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A fleet is what is known of the servers: those that answer, and those that
+// did and do not now.
+type fleet struct {
+	mu      sync.Mutex
+	servers map[string]*server // by ID
+}
+
+type server struct {
+	serverInfo
+	gone     time.Time // since when it does not answer; zero while it does
+	cache    bool      // it has a cache resolver
+	compared bool      // it was there at a full comparison
+	refuses  string    // why it refused the last deletion
+}
+
+func newFleet() *fleet { return &fleet{servers: make(map[string]*server)} }
+
+// heard notes a sign of life, and reports whether the server is a new one or
+// was away: then what it holds may be out of date.
+func (f *fleet) heard(info serverInfo) (fresh bool) {
+	if info.ID == "" {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.servers[info.ID]; s != nil {
+		fresh = !s.gone.IsZero()
+		s.serverInfo, s.gone = info, time.Time{}
+		return fresh
+	}
+	if before := f.predecessor(info); before != "" {
+		delete(f.servers, before)
+	}
+	f.servers[info.ID] = &server{serverInfo: info}
+	return true
+}
+
+// predecessor is the server that info is a restart of: the one with its name,
+// or, as a server without a configured name changes its name with its ID, the
+// one of these that is away the longest.
+func (f *fleet) predecessor(info serverInfo) (id string) {
+	var oldest time.Time
+	for _, s := range f.servers {
+		if s.Name == info.Name {
+			return s.ID
+		}
+		if s.gone.IsZero() || s.Name != s.ID || info.Name != info.ID || s.Cluster != info.Cluster {
+			continue
+		}
+		if id == "" || s.gone.Before(oldest) {
+			id, oldest = s.ID, s.gone
+		}
+	}
+	return id
+}
+
+// lost notes that a server said goodbye or did not answer.
+func (f *fleet) lost(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.servers[id]; s != nil && s.gone.IsZero() {
+		s.gone = time.Now()
+	}
+}
+
+// present returns the names, by ID, of the servers that should answer.
+func (f *fleet) present() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	up := make(map[string]string, len(f.servers))
+	for id, s := range f.servers {
+		if s.gone.IsZero() {
+			up[id] = s.Name
+		}
+	}
+	return up
+}
+
+// missing returns the names of the servers that are away, sorted, and forgets
+// those that have been for longer than forgetAfter.
+func (f *fleet) missing() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.servers, func(_ string, s *server) bool {
+		return !s.gone.IsZero() && time.Since(s.gone) > forgetAfter
+	})
+	var names []string
+	for _, s := range f.servers {
+		if !s.gone.IsZero() {
+			names = append(names, s.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// veteran reports that a server must have every account.
+func (f *fleet) veteran(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.servers[id]
+	return s != nil && s.compared && !s.cache
+}
+
+// note changes what is known of one server.
+func (f *fleet) note(id string, change func(*server)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.servers[id]; s != nil {
+		change(s)
+	}
+}
+
+// state lists the servers by name.
+func (f *fleet) state() []ServerState {
+	f.missing()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]ServerState, 0, len(f.servers))
+	for _, s := range f.servers {
+		state := ServerState{Name: s.Name, ID: s.ID, Cluster: s.Cluster, Version: s.Version, DeleteRefused: s.refuses}
+		if !s.gone.IsZero() {
+			gone := s.gone
+			state.MissingSince = &gone
+		}
+		list = append(list, state)
+	}
+	slices.SortFunc(list, func(a, b ServerState) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}

@@ -1,0 +1,282 @@
+package delivery
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/nats-io/nats.go"
+)
+
+// errNotConnected is the state of every account while no server is reached.
+var errNotConnected = errors.New("not connected to NATS")
+
+// A link is the one connection to the cluster. It is made when first needed,
+// and remade for as long as the link is open.
+type link struct {
+	urls   []string
+	tls    *tls.Config
+	user   func() (string, func([]byte) ([]byte, error), error)
+	logger hclog.Logger
+
+	// up is called after each connect, perhaps twice; renewed is true when only
+	// the user's JWT had run out. heard gets every event of the servers. Neither
+	// may block.
+	up    func(renewed bool)
+	heard func(*nats.Msg)
+
+	start sync.Once
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex
+	conn    *nats.Conn
+	first   chan struct{} // closed once the first round of connecting is over
+	inbox   string        // prefix of the reply subjects, ending in a dot
+	next    uint64
+	waiting map[string]chan *nats.Msg // by the last token of the reply subject
+	sign    func([]byte) ([]byte, error)
+	err     error // why the last connect failed or the connection ended
+	closed  bool
+}
+
+func newLink(e endpoints, cfg Config) *link {
+	return &link{
+		urls: e.nats, tls: e.tls, user: cfg.User, logger: cfg.Logger,
+		first:   make(chan struct{}),
+		waiting: make(map[string]chan *nats.Msg),
+	}
+}
+
+// ready makes sure that the link is being connected, and reports whether it
+// stands. The first time it waits for the outcome of the first round.
+func (l *link) ready(ctx context.Context) error {
+	l.start.Do(func() {
+		l.tasks.Add(1)
+		go func() {
+			defer l.tasks.Done()
+			l.connect()
+		}()
+	})
+	select {
+	case <-l.first:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return l.standing()
+}
+
+func (l *link) standing() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil && l.conn.IsConnected() {
+		return nil
+	}
+	if l.err != nil {
+		return fmt.Errorf("%w: %w", errNotConnected, l.err)
+	}
+	return errNotConnected
+}
+
+func (l *link) connect() {
+	defer close(l.first)
+	options := []nats.Option{
+		nats.Name("vault-plugin-auth-nats"),
+		nats.UserJWT(l.userJWT, l.signNonce),
+		nats.Timeout(dialTimeout),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // the user's JWT is a new one each time
+		nats.CustomReconnectDelay(func(attempts int) time.Duration { return backoff(attempts) }),
+		nats.ReconnectBufSize(-1), // what is sent while it is down fails at once, and is tried again
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(2),
+		nats.ConnectHandler(func(*nats.Conn) { l.connected() }),
+		nats.ReconnectHandler(func(*nats.Conn) { l.connected() }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { l.disconnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			l.logger.Warn("error on the connection to NATS", "error", err)
+		}),
+	}
+	if l.tls != nil {
+		options = append(options, nats.Secure(l.tls.Clone()))
+	}
+	conn, err := nats.Connect(strings.Join(l.urls, ","), options...)
+	if err != nil {
+		// Only for options that nats.go refuses: connecting itself is retried.
+		l.failed(err)
+		return
+	}
+	l.inbox = conn.NewInbox() + "."
+	if err := l.subscribe(conn); err != nil {
+		l.failed(err)
+		conn.Close()
+		return
+	}
+	l.mu.Lock()
+	l.conn = conn
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		conn.Close()
+	} else if conn.IsConnected() {
+		l.connected()
+	}
+}
+
+// subscribe is done before the first connect too: nats.go sends it then.
+func (l *link) subscribe(conn *nats.Conn) error {
+	if _, err := conn.Subscribe(l.inbox+"*", l.replied); err != nil {
+		return err
+	}
+	for _, subject := range []string{statszSubject, shutdownSubject} {
+		if _, err := conn.Subscribe(subject, l.heard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *link) userJWT() (string, error) {
+	userJWT, sign, err := l.user()
+	if err != nil {
+		return "", fmt.Errorf("system user: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sign = sign
+	return userJWT, nil
+}
+
+func (l *link) signNonce(nonce []byte) ([]byte, error) {
+	l.mu.Lock()
+	sign := l.sign
+	l.mu.Unlock()
+	return sign(nonce)
+}
+
+func (l *link) connected() {
+	l.mu.Lock()
+	if l.conn == nil { // connect is not done with it yet, and comes here then
+		l.mu.Unlock()
+		return
+	}
+	renewed := errors.Is(l.err, nats.ErrAuthExpired)
+	l.err = nil
+	l.mu.Unlock()
+	l.up(renewed)
+}
+
+func (l *link) disconnected(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if err != nil {
+		l.err = err
+	}
+	if !errors.Is(err, nats.ErrAuthExpired) {
+		l.logger.Warn("connection to NATS lost", "error", err)
+	}
+}
+
+func (l *link) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if l.err == nil || l.err.Error() != err.Error() {
+		l.logger.Warn("cannot connect to NATS", "error", err)
+	}
+	l.err = err
+}
+
+// replied hands an answer to whom it is for. An answer that comes too late, or
+// one beyond what is waited for, is dropped.
+func (l *link) replied(msg *nats.Msg) {
+	l.mu.Lock()
+	answers := l.waiting[msg.Subject[len(l.inbox):]]
+	l.mu.Unlock()
+	if answers == nil {
+		return
+	}
+	select {
+	case answers <- msg:
+	default:
+	}
+}
+
+// ask sends a request that every server may answer, and hands each answer to
+// take until that returns true. It returns early, without an error, when quiet
+// is not zero and nothing came for so long after an answer.
+func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.Duration, take func([]byte) bool) error {
+	l.mu.Lock()
+	conn := l.conn
+	if conn == nil || !conn.IsConnected() {
+		l.mu.Unlock()
+		return l.standing()
+	}
+	l.next++
+	token := fmt.Sprintf("%x", l.next)
+	answers := make(chan *nats.Msg, maxServers)
+	l.waiting[token] = answers
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.waiting, token)
+		l.mu.Unlock()
+	}()
+
+	if err := conn.PublishRequest(subject, l.inbox+token, data); err != nil {
+		return fmt.Errorf("%w: %w", errNotConnected, err)
+	}
+	var still <-chan time.Time
+	for {
+		select {
+		case msg := <-answers:
+			if len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+				return nats.ErrNoResponders
+			}
+			if take(msg.Data) {
+				return nil
+			}
+			if quiet > 0 {
+				still = time.After(quiet)
+			}
+		case <-still:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close ends the connection and waits for what the link started.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closed = true
+	conn := l.conn
+	l.mu.Unlock()
+	if conn != nil {
+		conn.Close()
+	}
+	l.tasks.Wait()
+}
+
+// backoff is how long to wait before attempt n+1, n counted from 1: doubling up
+// to a bound, and up to a quarter less, so that many do not come at once.
+func backoff(n int) time.Duration {
+	d := maxBackoff
+	if n < 16 {
+		d = min(minBackoff<<max(n-1, 0), maxBackoff)
+	}
+	return d - rand.N(d/4+1)
+}

@@ -1,0 +1,236 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An outcome is what one attempt to deliver an account came to.
+type outcome struct {
+	version string // of the JWT that was sent; empty for a removal
+	servers int    // how many servers answered and agree
+}
+
+// deliver brings one account to the servers, once. rewrite is set when a server
+// is known to have lost the account's file since it took it.
+func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bool) (outcome, error) {
+	if r.link != nil {
+		if err := r.link.ready(ctx); err != nil {
+			return outcome{}, err
+		}
+	}
+	accountJWT, ok, err := r.source.Wanted(ctx, id)
+	if err != nil {
+		return outcome{}, fmt.Errorf("reading the account: %w", err)
+	}
+	result := outcome{version: version(accountJWT)}
+	if ok {
+		if rewrite {
+			// A server compares with what it remembers, not with what it has on
+			// disk. A JWT with a line end after it says the same and is another
+			// text, so this makes it write, and the push that follows once more.
+			if _, err := r.send(ctx, id, accountJWT+"\n"); err != nil {
+				return result, err
+			}
+		}
+		result.servers, err = r.publish(ctx, id, accountJWT)
+	} else {
+		result.servers, err = r.remove(ctx, id)
+	}
+	if err != nil {
+		return result, err
+	}
+	if confirm {
+		if err := r.source.Delivered(ctx, id, accountJWT); err != nil {
+			return result, fmt.Errorf("storing that the account is delivered: %w", err)
+		}
+	}
+	return result, nil
+}
+
+// publish brings an account JWT to the account servers, if there are any, and
+// then to the NATS servers.
+func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, error) {
+	if r.accountServers != nil {
+		n, err := r.accountServers.post(ctx, id, accountJWT)
+		if err != nil || r.link == nil {
+			return n, err
+		}
+	}
+	return r.send(ctx, id, accountJWT)
+}
+
+// send pushes an account JWT over NATS. It succeeds when every server that is
+// there has answered and none refuses; the number is of those that agree.
+func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, error) {
+	agreed, err := r.claims(ctx, updateSubject(id), accountJWT, 0)
+	if err != nil {
+		return len(agreed), err
+	}
+	return len(agreed), r.unanswered(agreed)
+}
+
+// remove takes an account off the servers. Where a server does not delete, a
+// last JWT that expires soon has the same effect.
+//
+// It fails while a server is away: with the account still on its disk that
+// server would, once back, give the account to the others again.
+func (r *Reconciler) remove(ctx context.Context, id string) (int, error) {
+	servers, err := r.removeHere(ctx, id)
+	if err != nil {
+		return servers, err
+	}
+	if missing := r.fleet.missing(); len(missing) > 0 {
+		return servers, fmt.Errorf("server %s is away, and may still hold the account", strings.Join(missing, ", "))
+	}
+	return servers, nil
+}
+
+func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
+	if r.accountServers == nil {
+		token, err := r.config.DeleteToken(id)
+		if err != nil {
+			return 0, fmt.Errorf("signing the deletion: %w", err)
+		}
+		deleted, err := r.claims(ctx, deleteSubject, token, settle)
+		if err == nil && len(r.others(deleted)) == 0 {
+			return len(deleted), nil
+		}
+		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
+			return len(deleted), err
+		}
+	}
+	expires := time.Now().Add(farewellTime)
+	farewell, err := r.config.Farewell(id, expires)
+	if err != nil {
+		return 0, fmt.Errorf("signing the account's last JWT: %w", err)
+	}
+	r.bidFarewell(id, expires)
+	return r.publish(ctx, id, farewell)
+}
+
+// bidFarewell remembers that servers will list an account for a while that was
+// removed.
+func (r *Reconciler) bidFarewell(id string, expires time.Time) {
+	// A server looks for expired files once a minute.
+	const lag = 2 * time.Minute
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.farewells, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	r.farewells[id] = expires.Add(lag)
+}
+
+// claims makes a request about an account JWT to all servers. It returns those
+// that agree, by ID, and the errors of those that do not.
+func (r *Reconciler) claims(ctx context.Context, subject, text string, quiet time.Duration) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	waiting := r.fleet.present()
+	if len(waiting) == 0 {
+		quiet = settle // nothing is known of the servers: take those that answer
+	}
+	known := len(waiting) > 0
+	agreed := make(map[string]bool, len(waiting))
+	var refusals []error
+	err := r.link.ask(ctx, subject, []byte(text), quiet, func(data []byte) bool {
+		reply, err := parseClaimsReply(data)
+		if err != nil {
+			refusals = append(refusals, err)
+		} else {
+			agreed[reply.Server.ID] = true
+		}
+		r.learn(subject, reply)
+		delete(waiting, reply.Server.ID)
+		return known && len(waiting) == 0
+	})
+	if len(refusals) > 0 {
+		return agreed, errors.Join(refusals...)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && len(agreed) > 0 {
+		return agreed, nil // who is missing is the caller's to judge
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return agreed, errors.New("no server answered in time")
+	}
+	return agreed, err
+}
+
+// learn keeps what an answer tells of its server.
+func (r *Reconciler) learn(subject string, reply claimsReply) {
+	if r.fleet.heard(reply.Server) {
+		r.compareSoon()
+	}
+	switch {
+	case subject == deleteSubject:
+		refusal := ""
+		if reply.Error != nil {
+			refusal = reply.Error.Description
+		}
+		r.fleet.note(reply.Server.ID, func(s *server) { s.refuses = refusal })
+	case reply.cached():
+		r.fleet.note(reply.Server.ID, func(s *server) { s.cache = true })
+	}
+}
+
+// others are the names of the servers that are there and not in agreed.
+func (r *Reconciler) others(agreed map[string]bool) []string {
+	present := r.fleet.present()
+	maps.DeleteFunc(present, func(id, _ string) bool { return agreed[id] })
+	return slices.Sorted(maps.Values(present))
+}
+
+// unanswered is the error that servers are there which did not agree. Before it
+// blames one it asks who is there at all.
+func (r *Reconciler) unanswered(agreed map[string]bool) error {
+	if len(r.others(agreed)) == 0 {
+		return nil
+	}
+	if err := r.rollCall(); err != nil {
+		return err
+	}
+	if silent := r.others(agreed); len(silent) > 0 {
+		return fmt.Errorf("server %s did not answer", strings.Join(silent, ", "))
+	}
+	return nil
+}
+
+// rollCall finds out which servers are there. Concurrent calls share one.
+func (r *Reconciler) rollCall() error {
+	_, err, _ := r.calling.Do("", func() (any, error) {
+		before := r.fleet.present()
+		ctx, cancel := context.WithTimeout(r.ctx, answerTimeout)
+		defer cancel()
+		expected := 0
+		answered := make(map[string]bool)
+		fresh := false
+		err := r.link.ask(ctx, pingSubject, nil, settle, func(data []byte) bool {
+			var s statsz
+			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
+				return false
+			}
+			fresh = r.fleet.heard(s.Server) || fresh
+			answered[s.Server.ID] = true
+			expected = max(expected, s.Stats.ActiveServers)
+			return len(answered) >= expected
+		})
+		if len(answered) == 0 {
+			return nil, fmt.Errorf("asking which servers are there: %w", err)
+		}
+		for id := range before {
+			if !answered[id] {
+				r.fleet.lost(id)
+			}
+		}
+		if fresh {
+			r.compareSoon()
+		}
+		return nil, nil
+	})
+	return err
+}

@@ -1,0 +1,275 @@
+// Package delivery brings account JWTs to nats-servers.
+//
+// It is level-triggered, as Kubernetes controllers are: a Source says what the
+// servers are to hold, and whatever happens - an account changes, a server
+// comes up, time passes - leads to the same idempotent step, which is to push
+// the account's current JWT, or to remove the account. What fails is tried again
+// until it succeeds.
+//
+// A push is a request that every server of the cluster answers. It counts as
+// delivered when all servers that are there agree. Which servers are there is
+// known from their answers, their heartbeats and goodbyes, and a roll call when
+// one does not answer. When a server is new or was away, everything is compared
+// again, and so it is from time to time.
+//
+// Only what is not delivered is kept in memory.
+package delivery
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/singleflight"
+	"k8s.io/client-go/util/workqueue"
+)
+
+const (
+	// workers is how many accounts are delivered at the same time.
+	workers = 64
+
+	// answerTimeout is how long servers may take to answer a request.
+	answerTimeout = 3 * time.Second
+	// settle ends the wait for answers, when it is not known how many come.
+	settle = 500 * time.Millisecond
+
+	dialTimeout  = 2 * time.Second
+	pingInterval = 15 * time.Second
+
+	// minBackoff and maxBackoff bound the wait before another attempt.
+	minBackoff = 250 * time.Millisecond
+	maxBackoff = 30 * time.Second
+
+	// farewellTime is the life of the last JWT of a removed account; it has to
+	// exceed the difference of the clocks here and at the servers.
+	farewellTime = time.Minute
+
+	// forgetAfter is when a server that is away is no longer waited for.
+	forgetAfter = 24 * time.Hour
+
+	// maxServers bounds the answers to one request that can wait to be read.
+	maxServers = 256
+)
+
+// A Reconciler brings accounts to the servers of one mount. It works in the
+// background from New to Close. Its methods may be called concurrently.
+type Reconciler struct {
+	config         Config
+	source         Source
+	logger         hclog.Logger
+	link           *link           // nil if no NATS server is to be told
+	accountServers *accountServers // nil if accounts are pushed over NATS
+	fleet          *fleet
+	calling        singleflight.Group
+
+	queue  workqueue.TypedDelayingInterface[string]
+	ctx    context.Context
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	connects chan struct{} // a connect happened
+	compares chan struct{} // a full compare is due
+
+	syncing chan struct{} // holds a value while a comparison runs
+	pace    time.Duration // before a comparison that an event brings
+
+	mu        sync.Mutex
+	undone    map[string]*undone   // by account id
+	farewells map[string]time.Time // removed accounts with a last JWT that is valid until then
+	lastSync  *Report
+}
+
+// undone is an account that is not known to be delivered.
+type undone struct {
+	wishes   uint64 // how often it was asked for
+	changed  bool   // the source keeps it as pending
+	rewrite  bool   // a server has lost the file
+	waiting  []waiter
+	since    time.Time
+	attempts int
+	next     time.Time // of the next attempt; zero when it is due
+	outcome  outcome   // of the last attempt
+	err      error     // of the last attempt
+}
+
+// A waiter is told of the first attempt that begins after it came.
+type waiter struct {
+	wish uint64
+	done func(error)
+}
+
+// New checks cfg, touches no network, and starts the work: first with what src
+// has as pending.
+func New(cfg Config, src Source) (*Reconciler, error) {
+	e, err := cfg.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Reconciler{
+		config: cfg, source: src, logger: cfg.Logger,
+		fleet:     newFleet(),
+		queue:     workqueue.NewTypedDelayingQueue[string](),
+		ctx:       ctx,
+		cancel:    cancel,
+		connects:  make(chan struct{}, 1),
+		compares:  make(chan struct{}, 1),
+		syncing:   make(chan struct{}, 1),
+		pace:      eventSync,
+		undone:    make(map[string]*undone),
+		farewells: make(map[string]time.Time),
+	}
+	if len(e.http) > 0 {
+		r.accountServers = newAccountServers(e)
+	}
+	if len(e.nats) > 0 {
+		r.link = newLink(e, cfg)
+		r.link.up = r.connected
+		r.link.heard = r.event
+	}
+	for range workers {
+		r.tasks.Go(r.work)
+	}
+	r.tasks.Go(r.watch)
+	return r, nil
+}
+
+// Close ends all work and connections, and returns when they have ended. What
+// was not delivered is still pending in the source.
+func (r *Reconciler) Close() {
+	r.cancel()
+	r.queue.ShutDown()
+	if r.link != nil {
+		r.link.close()
+	}
+	if r.accountServers != nil {
+		r.accountServers.close()
+	}
+	r.tasks.Wait()
+}
+
+// Changed tells that the wanted state of accounts has changed, which the source
+// must have stored as pending before. It returns at once.
+func (r *Reconciler) Changed(ids ...string) {
+	for _, id := range ids {
+		r.want(id, func(u *undone) { u.changed = true })
+	}
+}
+
+// Deliver does what Changed does, and waits for the first attempt. The error is
+// nil when all ids are delivered; the others are tried again in the background.
+func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
+	results := make(chan error, len(ids))
+	for _, id := range ids {
+		r.want(id, func(u *undone) {
+			u.changed = true
+			u.waiting = append(u.waiting, waiter{u.wishes, func(err error) { results <- err }})
+		})
+	}
+	var failures []error
+	for range ids {
+		select {
+		case err := <-results:
+			failures = append(failures, err)
+		case <-ctx.Done():
+			return errors.Join(append(failures, ctx.Err())...)
+		case <-r.ctx.Done():
+			return errClosed
+		}
+	}
+	return errors.Join(failures...)
+}
+
+var errClosed = errors.New("delivery is closed")
+
+// want has one account delivered now.
+func (r *Reconciler) want(id string, change func(*undone)) {
+	r.mu.Lock()
+	u := r.undone[id]
+	if u == nil {
+		u = &undone{since: time.Now()}
+		r.undone[id] = u
+	}
+	u.wishes++
+	change(u)
+	r.mu.Unlock()
+	r.queue.Add(id)
+}
+
+func (r *Reconciler) work() {
+	for {
+		id, shutdown := r.queue.Get()
+		if shutdown {
+			return
+		}
+		r.attempt(id)
+		r.queue.Done(id)
+	}
+}
+
+// attempt delivers one account, and decides what becomes of it. The queue never
+// has the same account attempted twice at a time, so an older JWT cannot
+// overtake a newer one.
+func (r *Reconciler) attempt(id string) {
+	r.mu.Lock()
+	u := r.undone[id]
+	if u == nil { // delivered since it was queued
+		r.mu.Unlock()
+		return
+	}
+	wishes, rewrite, changed := u.wishes, u.rewrite, u.changed
+	r.mu.Unlock()
+
+	result, err := r.deliver(r.ctx, id, rewrite, changed)
+
+	r.mu.Lock()
+	var told []waiter
+	u.waiting = slices.DeleteFunc(u.waiting, func(w waiter) bool {
+		if w.wish > wishes {
+			return false
+		}
+		told = append(told, w)
+		return true
+	})
+	u.outcome, u.err = result, err
+	switch {
+	case err == nil && u.wishes == wishes:
+		delete(r.undone, id)
+	case errors.Is(err, errNotConnected) && !u.changed:
+		delete(r.undone, id) // the next connect has it compared again
+	case err != nil:
+		u.attempts++
+		delay := backoff(u.attempts)
+		u.next = time.Now().Add(delay)
+		r.queue.AddAfter(id, delay)
+	}
+	first := u.attempts == 1
+	r.mu.Unlock()
+
+	for _, w := range told {
+		w.done(err)
+	}
+	if err != nil && first && !errors.Is(err, errNotConnected) && r.ctx.Err() == nil {
+		r.logger.Warn("account is not delivered, and will be tried again", "account", id, "error", err)
+	}
+}
+
+// retryAll makes everything undone due at once: what it failed for may be over.
+func (r *Reconciler) retryAll() {
+	r.mu.Lock()
+	for _, u := range r.undone {
+		u.attempts, u.next = 0, time.Time{}
+	}
+	ids := slices.Collect(maps.Keys(r.undone))
+	r.mu.Unlock()
+	for _, id := range ids {
+		r.queue.Add(id)
+	}
+}

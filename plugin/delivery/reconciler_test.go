@@ -1,0 +1,94 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/stretchr/testify/require"
+)
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestChangedAccountsReachAFullResolver(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	r := w.reconciler(w.config(s.ClientURL()))
+	ctx := testContext(t)
+
+	a := w.addAccount("orders")
+	require.NoError(t, r.Deliver(ctx, a.id))
+	require.NoError(t, w.holds(dir))
+	require.Zero(t, w.stillPending())
+	require.Empty(t, r.Pending("", 10))
+
+	client, err := w.connectAs(s, a)
+	require.NoError(t, err)
+	defer client.Close()
+
+	w.set(a.id, w.accountJWT(a.id, "orders, changed", nil))
+	require.NoError(t, r.Deliver(ctx, a.id))
+	require.NoError(t, w.holds(dir))
+
+	disconnected := make(chan struct{})
+	client.SetDisconnectErrHandler(func(*nats.Conn, error) { close(disconnected) })
+	w.remove(a.id)
+	require.NoError(t, r.Deliver(ctx, a.id))
+	require.NoError(t, w.holds(dir))
+	select {
+	case <-disconnected:
+	case <-ctx.Done():
+		t.Fatal("a client of a removed account stays connected")
+	}
+}
+
+func TestAccountsAreDeliveredOnceTheServerIsUp(t *testing.T) {
+	w := newWorld(t)
+	o := w.full(w.serverOptions("n1"), t.TempDir(), true)
+	s := w.start(o)
+	url := s.ClientURL()
+	o.Port = portOf(s)
+	stop(s)
+
+	r := w.reconciler(w.config(url))
+	a := w.addAccount("orders")
+	err := r.Deliver(testContext(t), a.id)
+	require.ErrorIs(t, err, errNotConnected)
+	require.Equal(t, 1, w.stillPending())
+	states := r.Pending("", 10)
+	require.Len(t, states, 1)
+	require.Contains(t, states[0].Error, "not connected")
+	require.NotNil(t, states[0].NextTry)
+
+	dir := t.TempDir()
+	w.start(w.full(o, dir, true))
+	w.eventually(func() error {
+		if n := w.stillPending(); n > 0 {
+			return fmt.Errorf("%d accounts are pending", n)
+		}
+		return nil
+	})
+	w.eventually(func() error { return w.holds(dir) })
+}
+
+func TestWhatAnEarlierProcessLeftPendingIsDelivered(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	for i := range 20 {
+		w.addAccount(fmt.Sprint("account ", i))
+	}
+	w.reconciler(w.config(s.ClientURL()))
+	w.eventually(func() error {
+		if w.stillPending() > 0 {
+			return errors.New("accounts are pending")
+		}
+		return w.holds(dir)
+	})
+}

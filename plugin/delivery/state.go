@@ -1,0 +1,112 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// ServerState is what is known of one nats-server.
+type ServerState struct {
+	Name          string     `json:"name"`
+	ID            string     `json:"id"` // of this run of the server
+	Cluster       string     `json:"cluster,omitempty"`
+	Version       string     `json:"version"`
+	MissingSince  *time.Time `json:"missing_since,omitempty"`  // it was there and does not answer now
+	DeleteRefused string     `json:"delete_refused,omitempty"` // why it does not delete accounts
+}
+
+// AccountState is the delivery of one account.
+type AccountState struct {
+	Account string `json:"account"`
+	// Wanted and Delivered are versions of the account JWT: its jti. They are
+	// empty for an account that is to be, or is, on no server.
+	Wanted    string `json:"wanted"`
+	Delivered string `json:"delivered"`
+	Pending   bool   `json:"pending"`
+	Servers   int    `json:"servers"` // how many servers agreed at the last attempt
+
+	// The rest is of a pending account.
+	Error    string     `json:"error,omitempty"` // of the last attempt
+	Since    *time.Time `json:"since,omitempty"` // when it became pending, as far as this process knows
+	Attempts int        `json:"attempts,omitempty"`
+	NextTry  *time.Time `json:"next_try,omitempty"`
+}
+
+// State is the delivery of the whole mount.
+type State struct {
+	Connected bool          `json:"connected"` // to NATS; true when there is none to connect to
+	Error     string        `json:"error,omitempty"`
+	Servers   []ServerState `json:"servers"`
+	Pending   int           `json:"pending"` // accounts not delivered
+	LastSync  *Report       `json:"last_sync,omitempty"`
+}
+
+// State returns what is known, without asking anyone.
+func (r *Reconciler) State() State {
+	s := State{Connected: true, Servers: r.fleet.state()}
+	if r.link != nil {
+		if err := r.link.standing(); err != nil {
+			s.Connected, s.Error = false, err.Error()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Pending = len(r.undone)
+	s.LastSync = r.lastSync
+	return s
+}
+
+// Pending lists up to limit accounts that are not delivered, sorted by id,
+// beginning after the id given.
+func (r *Reconciler) Pending(after string, limit int) []AccountState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ids []string
+	for id := range r.undone {
+		if id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	ids = ids[:min(limit, len(ids))]
+	states := make([]AccountState, 0, len(ids))
+	for _, id := range ids {
+		states = append(states, r.undone[id].state(id))
+	}
+	return states
+}
+
+// Status returns the delivery of one account.
+func (r *Reconciler) Status(ctx context.Context, id string) (AccountState, error) {
+	accountJWT, _, err := r.source.Wanted(ctx, id)
+	if err != nil {
+		return AccountState{}, err
+	}
+	wanted := version(accountJWT)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.undone[id]; u != nil {
+		state := u.state(id)
+		state.Wanted = wanted
+		return state, nil
+	}
+	return AccountState{Account: id, Wanted: wanted, Delivered: wanted, Servers: len(r.fleet.present())}, nil
+}
+
+// state needs the Reconciler's lock.
+func (u *undone) state(id string) AccountState {
+	since := u.since
+	s := AccountState{
+		Account: id, Pending: true, Wanted: u.outcome.version, Servers: u.outcome.servers,
+		Since: &since, Attempts: u.attempts,
+	}
+	if u.err != nil {
+		s.Error = u.err.Error()
+	}
+	if !u.next.IsZero() {
+		next := u.next
+		s.NextTry = &next
+	}
+	return s
+}

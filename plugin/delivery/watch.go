@@ -1,0 +1,102 @@
+package delivery
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// watch turns what happens around the accounts into work: what an earlier
+// process left pending, connects, servers that come, and time.
+func (r *Reconciler) watch() {
+	r.loadPending()
+
+	next := time.Now().Add(firstSync) // when a comparison is due
+	notBefore := next
+	timer := time.NewTimer(time.Until(next))
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-r.connects:
+			if err := r.rollCall(); err != nil && r.ctx.Err() == nil {
+				r.logger.Warn("the NATS servers do not answer", "error", err)
+			}
+			r.retryAll()
+			continue
+		case <-r.compares:
+			soon := latest(time.Now().Add(r.pace), notBefore)
+			if soon.Before(next) {
+				next = soon
+				timer.Reset(time.Until(next))
+			}
+			continue
+		case <-timer.C:
+		}
+		started := time.Now()
+		if _, err := r.Sync(r.ctx, Options{}); err != nil {
+			r.logger.Debug("accounts could not be compared with the servers", "error", err)
+		}
+		took := time.Since(started)
+		rest := min(max(took*syncRest, minSync), maxSync)
+		next = time.Now().Add(rest - rand.N(rest/10))
+		notBefore = time.Now().Add(took * eventSyncRest)
+		timer.Reset(time.Until(next))
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// loadPending takes over what was pending when the process started.
+func (r *Reconciler) loadPending() {
+	for n := 1; ; n++ {
+		ids, err := r.source.Pending(r.ctx)
+		if err == nil {
+			r.Changed(ids...)
+			return
+		}
+		r.logger.Warn("cannot read which accounts are not delivered, and will try again", "error", err)
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-time.After(backoff(n)):
+		}
+	}
+}
+
+// connected is the link's signal. When only the user's JWT was renewed, nothing
+// can have happened to the servers that is not noticed otherwise.
+func (r *Reconciler) connected(renewed bool) {
+	select {
+	case r.connects <- struct{}{}:
+	default:
+	}
+	if !renewed {
+		r.compareSoon()
+	}
+}
+
+// event hears the servers' heartbeats and goodbyes.
+func (r *Reconciler) event(msg *nats.Msg) {
+	var s statsz
+	if strings.HasSuffix(msg.Subject, ".SHUTDOWN") {
+		var info serverInfo
+		if json.Unmarshal(msg.Data, &info) == nil {
+			r.fleet.lost(info.ID)
+		}
+		return
+	}
+	if json.Unmarshal(msg.Data, &s) == nil && r.fleet.heard(s.Server) {
+		r.compareSoon()
+		r.retryAll()
+	}
+}
