@@ -1,0 +1,232 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/roles"
+)
+
+// secretUser is the type of the leases of creds/:role.
+const secretUser = "nats_user"
+
+func (b *backend) pathsCreds() []*framework.Path {
+	responses := responds(http.StatusOK, "NATS credentials, with a lease that ends with the user JWT.", credentialsResponse())
+	return []*framework.Path{{
+		Pattern:      "creds/(?P<role>.+)",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "credentials"},
+		Fields: map[string]*framework.FieldSchema{
+			"role": {
+				Type:        framework.TypeLowerCaseString,
+				Description: "Role to get credentials of.",
+				Required:    true,
+			},
+			"jwt": {
+				Type:         framework.TypeString,
+				Description:  "The workload's token, for a role of an issuer: it is verified again, and must be of the workload that the Vault token belongs to.",
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
+			"user_public_key":    userPublicKeyField,
+			"user_key_signature": userKeySignatureField,
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.creds,
+				Summary:      "Get NATS credentials for the caller's Vault entity.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read"},
+				Responses:    responses,
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.creds,
+				Summary:      "Get NATS credentials for a workload that sends its token again.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate"},
+				Responses:    responses,
+			},
+		},
+		HelpSynopsis:    "Get NATS credentials, as a lease, with a Vault token.",
+		HelpDescription: credsHelp,
+	}}
+}
+
+func (b *backend) secretUser() *framework.Secret {
+	return &framework.Secret{
+		Type:   secretUser,
+		Fields: credentialsResponse(),
+		Renew:  b.renewCreds,
+		Revoke: b.revokeCreds,
+	}
+}
+
+func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	now := time.Now()
+	name := d.Get("role").(string)
+	role, err := b.role(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if role == nil {
+		return answer(&fieldError{Fault: fmt.Sprintf("role %q could not be found", name)})
+	}
+	bound, err := b.identifyCaller(ctx, req, d, role, now)
+	if err != nil {
+		return answer(err)
+	}
+	key, err := userKeyOf(d, role)
+	if err != nil {
+		return answer(err)
+	}
+	creds, err := b.issue(ctx, req.Storage, role, bound, key, now)
+	if err != nil {
+		return answer(err)
+	}
+
+	resp := b.Secret(secretUser).Response(creds.response(), map[string]any{
+		"role":               role.name,
+		"account":            creds.account,
+		"account_public_key": creds.accountPublicKey,
+		"user_public_key":    creds.userPublicKey,
+		"expires":            creds.expires.Unix(),
+	})
+	resp.Secret.TTL = creds.expires.Sub(now)
+	resp.Secret.MaxTTL = resp.Secret.TTL
+	return resp, nil
+}
+
+// identifyCaller says who the credentials are for: the caller's entity for a
+// role of type vault, else the workload whose token the caller sends.
+func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *framework.FieldData, role *role, now time.Time) (*roles.Bound, error) {
+	token := d.Get("jwt").(string)
+	if role.entry.RoleType == roles.TypeVault {
+		if token != "" {
+			return nil, badField("jwt", "is given, but role %q is of type vault: its identity is the caller's Vault entity", role.name)
+		}
+		return b.bindEntity(req, role)
+	}
+	if token == "" {
+		return nil, badField("jwt", "is missing: role %q takes the tokens of issuer %q", role.name, role.entry.Issuer)
+	}
+	bound, err := b.identify(ctx, req, role, token, now)
+	if err != nil {
+		return nil, err
+	}
+	return bound, b.checkSameWorkload(req, bound)
+}
+
+// checkSameWorkload refuses a workload's token in the hands of another's Vault
+// token: its alias must be one of the caller's entity on this mount.
+func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) error {
+	if req.EntityID == "" {
+		return badField("jwt", "cannot be used with this Vault token, which has no entity")
+	}
+	entity, err := b.System().EntityInfo(req.EntityID)
+	if err != nil {
+		return fmt.Errorf("looking up the caller's entity: %w", err)
+	}
+	if entity == nil || !slices.ContainsFunc(entity.Aliases, func(alias *logical.Alias) bool {
+		return alias.MountAccessor == req.MountAccessor && alias.Name == bound.Alias
+	}) {
+		return badField("jwt", "is of %q, which is not the workload that the Vault token belongs to", bound.Alias)
+	}
+	return nil
+}
+
+// bindEntity holds the caller's Vault entity against a role of type vault.
+func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, error) {
+	if req.EntityID == "" {
+		return nil, &fieldError{Fault: fmt.Sprintf("role %q is for Vault entities, and this Vault token has none", role.name)}
+	}
+	entity, err := b.System().EntityInfo(req.EntityID)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the caller's entity: %w", err)
+	}
+	if entity == nil {
+		return nil, &fieldError{Fault: "the Vault token's entity does not exist any more"}
+	}
+	if entity.Disabled {
+		return nil, logical.ErrPermissionDenied
+	}
+	groups, err := b.System().GroupsForEntity(req.EntityID)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the groups of the caller's entity: %w", err)
+	}
+	caller := roles.Entity{ID: entity.ID, Name: entity.Name, Metadata: maps.Clone(entity.Metadata)}
+	for _, group := range groups {
+		caller.Groups = append(caller.Groups, group.Name)
+	}
+	slices.Sort(caller.Groups)
+	bound, err := role.compiled.BindEntity(caller)
+	if err != nil {
+		return nil, &fieldError{Fault: fmt.Sprintf("error validating the caller's entity: %s", err)}
+	}
+	return bound, nil
+}
+
+// renewCreds tells how long the lease still is: nothing extends a user JWT.
+func (b *backend) renewCreds(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	user, err := leasedUser(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	left := time.Until(user.expires).Truncate(time.Second)
+	if left <= 0 {
+		return logical.ErrorResponse("the NATS user JWT has ended: get new credentials"), nil
+	}
+	resp := &logical.Response{Secret: req.Secret}
+	resp.Secret.TTL = left
+	resp.Secret.MaxTTL = user.expires.Sub(req.Secret.IssueTime)
+	resp.AddWarning("a renewal does not extend the NATS user JWT: get new credentials before it ends")
+	return resp, nil
+}
+
+// revokeCreds cuts the user off. A lease that ended with its JWT costs nothing.
+func (b *backend) revokeCreds(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	user, err := leasedUser(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if !now.Before(user.expires) {
+		return nil, nil
+	}
+	return nil, b.revoke(ctx, req.Storage, user.accountPublicKey, revocation{User: user.publicKey, At: now.Unix(), Until: user.expires.Unix()})
+}
+
+// leased is what a lease keeps of its user: nothing that is secret.
+type leased struct {
+	accountPublicKey string
+	publicKey        string
+	expires          time.Time
+}
+
+func leasedUser(secret *logical.Secret) (leased, error) {
+	if secret == nil {
+		return leased{}, errors.New("the request has no lease")
+	}
+	account, _ := secret.InternalData["account_public_key"].(string)
+	user, _ := secret.InternalData["user_public_key"].(string)
+	expires, err := asUnix(secret.InternalData["expires"])
+	if account == "" || user == "" || err != nil {
+		return leased{}, errors.New("the lease does not say which NATS user it is of")
+	}
+	return leased{accountPublicKey: account, publicKey: user, expires: expires}, nil
+}
+
+const credsHelp = `
+Answers with fresh NATS credentials under a Vault lease, which ends with the user
+JWT. When the lease is revoked earlier, by itself, by prefix, with the Vault token
+or with the mount, the user is revoked in its account and cut off.
+
+For a role of an issuer the workload sends its token again as jwt. It is verified
+afresh, and must be of the workload that the Vault token belongs to.
+
+A role of type vault serves the callers of every other auth method: its identity
+is the caller's Vault entity. Vault policy decides who may read creds/<role>.
+`
