@@ -24,17 +24,26 @@ func SHA256(path string) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Register registers a plugin that lies in PluginDir, under its file's name.
-func (v *Vault) Register(ctx context.Context, path string) error {
+// Install copies a plugin's program to where Vault looks for plugins and registers
+// it under its file's name.
+func (v *Vault) Install(ctx context.Context, program string) error {
+	name := filepath.Base(program)
+	text, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	installed := filepath.Join(v.PluginDir, name)
+	if err := os.WriteFile(installed, text, 0o755); err != nil {
+		return err
+	}
+	sum, err := SHA256(installed)
+	if err != nil {
+		return err
+	}
 	client, err := v.Client()
 	if err != nil {
 		return err
 	}
-	sum, err := SHA256(path)
-	if err != nil {
-		return err
-	}
-	name := filepath.Base(path)
 	err = client.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
 		Name: name, Type: api.PluginTypeCredential, Command: name, SHA256: sum,
 	})
