@@ -9,7 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"maps"
 	"time"
@@ -19,8 +18,9 @@ import (
 
 // A SigningKey is a private key that tokens are signed with.
 type SigningKey struct {
-	ID  string
-	Alg jose.SignatureAlgorithm
+	ID        string
+	Alg       jose.SignatureAlgorithm
+	PublicPEM string // as jwt_validation_pubkeys and pem_keys take it
 
 	private crypto.Signer
 }
@@ -31,7 +31,11 @@ func NewSigningKey(alg jose.SignatureAlgorithm) (*SigningKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a key for %s: %w", alg, err)
 	}
-	return &SigningKey{ID: rand.Text(), Alg: alg, private: private}, nil
+	der, err := x509.MarshalPKIXPublicKey(private.Public())
+	if err != nil {
+		return nil, err
+	}
+	return &SigningKey{ID: rand.Text(), Alg: alg, PublicPEM: string(encodePEM("PUBLIC KEY", der)), private: private}, nil
 }
 
 func generateKey(alg jose.SignatureAlgorithm) (crypto.Signer, error) {
@@ -49,15 +53,6 @@ func generateKey(alg jose.SignatureAlgorithm) (crypto.Signer, error) {
 		return private, err
 	}
 	return nil, fmt.Errorf("not an asymmetric algorithm")
-}
-
-// PublicPEM returns the public key as jwt_validation_pubkeys takes it.
-func (k *SigningKey) PublicPEM() (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(k.private.Public())
-	if err != nil {
-		return "", err
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
 }
 
 // Public returns the public key as a JWKS holds it.
@@ -123,6 +118,17 @@ func (i *Issuer) Key(alg jose.SignatureAlgorithm) (*SigningKey, error) {
 		}
 	}
 	return nil, fmt.Errorf("the issuer has no key for %s", alg)
+}
+
+// PublicKeys returns the PEM of each published key, as jwt_validation_pubkeys takes them.
+func (i *Issuer) PublicKeys() []string {
+	i.mutex.Lock()
+	defer i.mutex.Unlock()
+	var keys []string
+	for _, key := range i.keys {
+		keys = append(keys, key.PublicPEM)
+	}
+	return keys
 }
 
 // Mint signs a token. The claims iss, iat, nbf and exp, of one hour, are there unless

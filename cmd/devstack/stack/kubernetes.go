@@ -152,7 +152,7 @@ func (k *Kubernetes) StartAPI(ctx context.Context) error {
 func (k *Kubernetes) StopAPI() { k.api.stop() }
 
 // SigningKeyPEM returns the public key of service account tokens, as pem_keys takes it.
-func (k *Kubernetes) SigningKeyPEM() (string, error) { return k.signingKey.PublicPEM() }
+func (k *Kubernetes) SigningKeyPEM() string { return k.signingKey.PublicPEM }
 
 // SignToken signs a service account token of one's own making with the cluster's key.
 func (k *Kubernetes) SignToken(payload []byte) (string, error) {
