@@ -1,0 +1,220 @@
+package roles
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+)
+
+// issuerPrefix begins the alias of every issuer's identities but the default
+// one's, so that two issuers cannot name the same entity.
+const issuerPrefix = "issuer:"
+
+// Bound is an identity that a role took.
+type Bound struct {
+	// Alias is the name of the entity alias: the user claim's value or the
+	// service account, prefixed with "issuer:<name>:" unless the issuer is the
+	// default one. For a role of type vault it is the entity's name.
+	Alias string
+	// Groups are the names of group aliases, or of the entity's groups.
+	Groups []string
+	// Metadata is for the alias and the token: the mapped claims or the service
+	// account's names. The caller adds the role's name.
+	Metadata map[string]string
+	// AliasMetadata is for the alias alone: the service account's annotations.
+	AliasMetadata map[string]string
+
+	claims map[string]any
+	entity Entity
+}
+
+// Entity is the caller's Vault entity, the identity of a role of type vault.
+type Entity struct {
+	ID       string
+	Name     string
+	Metadata map[string]string
+	Groups   []string // names
+}
+
+// Bind checks an identity against the role's bindings: bound_subject,
+// bound_claims and what the JWT method asks of a token's claims, the service
+// account rules of the Kubernetes method, and bound_expression. It refuses a
+// profile of another issuer than the role's. The audience and the times of a
+// token are checked where it is verified; see [Compiled.Expected].
+func (c *Compiled) Bind(p *claims.Profile, now time.Time) (*Bound, error) {
+	b, errs := c.bind(p, now)
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return b, nil
+}
+
+// bind is Bind with all reasons for which the identity is refused.
+func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
+	switch {
+	case c.role.RoleType == TypeVault:
+		return nil, []error{errors.New("a role of type vault takes no token")}
+	case p.Issuer != c.role.Issuer:
+		return nil, []error{fmt.Errorf("the token is of the issuer %q, but the role trusts %q", p.Issuer, c.role.Issuer)}
+	case string(p.Kind) != c.role.RoleType:
+		return nil, []error{fmt.Errorf("the token is of an issuer of kind %s, but the role is of type %s", p.Kind, c.role.RoleType)}
+	}
+	b := &binding{Bound: Bound{claims: p.Claims}}
+	var groups []string
+	if c.role.RoleType == TypeKubernetes {
+		c.bindServiceAccount(b, p.ServiceAccount)
+		if p.ServiceAccount != nil {
+			groups = p.ServiceAccount.Groups
+		}
+	} else {
+		c.bindClaims(b, p.Claims)
+		groups = b.Groups
+	}
+	if c.expression != nil {
+		b.check(c.expression.holds(p.Claims, p.Issuer, groups, now))
+	}
+	if len(b.errs) > 0 {
+		return nil, b.errs
+	}
+	return &b.Bound, nil
+}
+
+// BindEntity takes a Vault entity, for a role of type vault. Who may use such a
+// role is for Vault's policies to say; there is nothing else to bind.
+func (c *Compiled) BindEntity(e Entity) (*Bound, error) {
+	switch {
+	case c.role.RoleType != TypeVault:
+		return nil, fmt.Errorf("a role of type %s needs a token of the issuer %q", c.role.RoleType, c.role.Issuer)
+	case e.ID == "" || e.Name == "":
+		return nil, errors.New("the caller's Vault token belongs to no entity")
+	}
+	return &Bound{Alias: e.Name, Groups: e.Groups, Metadata: map[string]string{}, entity: e}, nil
+}
+
+// A binding is a Bound in the making.
+type binding struct {
+	Bound
+	errs []error
+}
+
+// check notes a reason to refuse the identity, if there is one.
+func (b *binding) check(err error) {
+	if err != nil {
+		b.errs = append(b.errs, err)
+	}
+}
+
+// setAlias sets the alias to the value that the issuer gave the identity.
+func (b *binding) setAlias(issuer, value string) error {
+	switch {
+	case issuer != DefaultIssuer:
+		b.Alias = issuerPrefix + issuer + ":" + value
+	case strings.HasPrefix(value, issuerPrefix):
+		return fmt.Errorf("the alias %s begins with %q, which is for the aliases of other issuers", quote(value), issuerPrefix)
+	default:
+		b.Alias = value
+	}
+	return nil
+}
+
+// bindClaims applies the JWT method's bindings.
+func (c *Compiled) bindClaims(b *binding, all map[string]any) {
+	r := &c.role
+	if subject, _ := all["sub"].(string); r.BoundSubject != "" && subject != r.BoundSubject {
+		b.check(fmt.Errorf("the sub claim %s is not the role's bound_subject", quote(subject)))
+	}
+	for i := range c.bound {
+		b.check(c.bound[i].match(all))
+	}
+	b.check(c.bindUser(b, all))
+	b.check(c.bindGroups(b, all))
+	b.Metadata = make(map[string]string, len(c.mappings)+4) // room for what the caller adds
+	for _, m := range c.mappings {
+		switch value := m.claim.find(all).(type) {
+		case nil:
+		case string:
+			b.Metadata[m.key] = value
+		default:
+			b.check(fmt.Errorf("the claim %q of claim_mappings is not a string", m.claim.source))
+		}
+	}
+}
+
+func (c *Compiled) bindUser(b *binding, all map[string]any) error {
+	claim := c.role.UserClaim
+	switch value := c.userClaim.find(all).(type) {
+	case nil:
+		return fmt.Errorf("the user claim %q is not in the token", claim)
+	case string:
+		if value == "" {
+			return fmt.Errorf("the user claim %q is empty", claim)
+		}
+		return b.setAlias(c.role.Issuer, value)
+	}
+	return fmt.Errorf("the user claim %q is not a string", claim)
+}
+
+// bindGroups reads the groups: a list of strings, or one string. Empty ones are
+// passed over, as in the JWT method.
+func (c *Compiled) bindGroups(b *binding, all map[string]any) error {
+	claim := c.role.GroupsClaim
+	if claim == "" {
+		return nil
+	}
+	var list []any
+	switch value := c.groups.find(all).(type) {
+	case nil:
+		return fmt.Errorf("the groups claim %q is not in the token", claim)
+	case []any:
+		list = value
+	case string:
+		list = []any{value}
+	default:
+		return fmt.Errorf("the groups claim %q is not a list of strings", claim)
+	}
+	for i, element := range list {
+		group, ok := element.(string)
+		if !ok {
+			return fmt.Errorf("the groups claim %q has the element %d, which is not a string", claim, i)
+		}
+		if group != "" {
+			b.Groups = append(b.Groups, group)
+		}
+	}
+	return nil
+}
+
+// bindServiceAccount applies the Kubernetes method's bindings.
+func (c *Compiled) bindServiceAccount(b *binding, account *claims.ServiceAccount) {
+	if account == nil || account.Name == "" || account.Namespace == "" || account.UID == "" {
+		b.check(errors.New("the token is not of a service account with a name, a namespace and a UID"))
+		return
+	}
+	if !matchesAny(c.role.BoundServiceAccountNames, account.Name) {
+		b.check(fmt.Errorf("the service account name %q is none of the role's bound_service_account_names", account.Name))
+	}
+	if !matchesAny(c.role.BoundServiceAccountNamespaces, account.Namespace) && !c.selects(account.NamespaceLabels) {
+		b.check(fmt.Errorf("the namespace %q is not one that the role binds", account.Namespace))
+	}
+	alias := account.UID
+	if c.role.AliasNameSource == AliasServiceAccountName {
+		alias = account.Namespace + "/" + account.Name
+	}
+	b.check(b.setAlias(c.role.Issuer, alias))
+	b.Metadata = map[string]string{
+		metadataServiceAccountName:       account.Name,
+		metadataServiceAccountNamespace:  account.Namespace,
+		metadataServiceAccountUID:        account.UID,
+		metadataServiceAccountSecretName: account.SecretName,
+	}
+	for _, key := range reservedMetadata {
+		if _, ok := account.Annotations[key]; ok {
+			b.check(fmt.Errorf("the service account has an annotation for the alias metadata %q, which is reserved", key))
+		}
+	}
+	b.AliasMetadata = maps.Clone(account.Annotations)
+}

@@ -1,0 +1,257 @@
+package roles
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/jwt/v2"
+)
+
+// A userPlan is how a role's NATS user is rendered. Placeholders that are spelled
+// alike share one value, which is looked up once per login, in three stages:
+// those of the name, then of the tags, then of the permissions, since the later
+// ones may read what the earlier ones gave.
+type userPlan struct {
+	template *userTemplate
+	scoped   bool
+	name     *text // nil: the alias, escaped
+
+	calls    []*call
+	nameEnd  int // calls[:nameEnd] are the stage of the name
+	tagsEnd  int // calls[nameEnd:tagsEnd] are the stage of the tags
+	tagsVary bool
+
+	// The user JWT's nats member, in order: head, issuer_account if it is set,
+	// tags if they vary, tail.
+	head []piece
+	tail []byte
+}
+
+// A piece of the user JWT's nats member: encoded JSON, then the subjects of an
+// entry if it has one.
+type piece struct {
+	encoded []byte
+	entry   *entry
+}
+
+// compileUser makes the NATS side of the role ready.
+func (c *Compiled) compileUser() error {
+	r := &c.role
+	where := inPermissions
+	if r.Scoped {
+		where = inScopedPermissions
+	}
+	template, err := parseUserTemplate(r.UserTemplate, where, r.RoleType)
+	if err != nil {
+		return badField("user_template", "%s", err)
+	}
+	plan := &userPlan{template: template, scoped: r.Scoped}
+	if r.UserName != "" {
+		if plan.name, err = parseUserName(r.UserName, r.RoleType); err != nil {
+			return badField("user_name", "%s", err)
+		}
+	}
+	if err := plan.link(); err != nil {
+		return badField("user_template", "%s", err)
+	}
+	if err := plan.encode(); err != nil {
+		return err
+	}
+	c.user = plan
+	return nil
+}
+
+func parseUserName(source, roleType string) (*text, error) {
+	name, err := parseText(source, inUserName, roleType)
+	if err != nil {
+		return nil, err
+	}
+	sample := name.sample()
+	if fault := tokenFault(sample); fault != "" {
+		return nil, fmt.Errorf("is %q: it %s, but a name must be able to stand in a subject token", source, fault)
+	}
+	if strings.ContainsAny(sample, "{}") {
+		return nil, fmt.Errorf("is %q: a name has no braces", source)
+	}
+	return name, nil
+}
+
+// link gives each distinct placeholder its value's index.
+func (p *userPlan) link() error {
+	if p.name != nil {
+		p.share(p.name)
+	}
+	p.nameEnd = len(p.calls)
+	for _, e := range p.template.tags {
+		p.share(e.text)
+		p.tagsVary = p.tagsVary || !e.constant()
+	}
+	p.tagsEnd = len(p.calls)
+	for list, entries := range p.template.lists {
+		for _, e := range entries {
+			p.share(e.text)
+			for _, c := range e.calls {
+				if err := p.checkTagCall(c); err != nil {
+					return fmt.Errorf("has {{tag(%s)}} at %s, %w", c.argument, e.place, err)
+				}
+			}
+			if first := e.parts[0].call; first != nil && (list == pubAllow || list == subAllow) {
+				first.leads = true
+			}
+		}
+	}
+	return nil
+}
+
+// share replaces the text's calls by the plan's own of the same spelling.
+func (p *userPlan) share(t *text) {
+	for i := range t.parts {
+		c := t.parts[i].call
+		if c == nil {
+			continue
+		}
+		shared := p.call(c)
+		t.parts[i].call = shared
+		t.parts[i].choice = t.choiceOf(shared)
+	}
+}
+
+func (p *userPlan) call(c *call) *call {
+	for _, known := range p.calls {
+		if known.String() == c.String() {
+			return known
+		}
+	}
+	c.index = len(p.calls)
+	p.calls = append(p.calls, c)
+	return c
+}
+
+// checkTagCall refuses a look-up of a tag that the role's users can never have.
+func (p *userPlan) checkTagCall(c *call) error {
+	if c.function.name != "tag" {
+		return nil
+	}
+	for _, tag := range p.template.tags {
+		if key, ok := tagKey(tag.text); ok && key == c.argument {
+			return nil
+		}
+	}
+	return fmt.Errorf("but no tag of the template has the key %q", c.argument)
+}
+
+// encode makes the constant parts of the JSON ready.
+func (p *userPlan) encode() error {
+	user := jwt.User{UserPermissionLimits: p.template.limits}
+	if p.scoped {
+		user.UserPermissionLimits = jwt.UserPermissionLimits{} // jwt/v2 refuses a scoped user that has any
+	}
+	encoded, err := json.Marshal(user)
+	if err != nil {
+		return err
+	}
+	// The lists are empty in user, so that what comes after them is known.
+	rest, ok := bytes.CutPrefix(encoded, []byte(`{"pub":{},"sub":{}`))
+	if !ok {
+		return fmt.Errorf("jwt/v2 encodes a user in an unknown way: %s", encoded)
+	}
+	rest = bytes.TrimSuffix(rest, []byte("}"))
+
+	e := &encoder{}
+	e.add(`{"pub":{`)
+	if !p.scoped {
+		e.lists(p.template, pubAllow, pubDeny)
+	}
+	e.add(`},"sub":{`)
+	if !p.scoped {
+		e.lists(p.template, subAllow, subDeny)
+	}
+	e.add("}" + string(rest))
+	e.flush(nil)
+	p.head = e.pieces
+
+	tail := &bytes.Buffer{}
+	if tags := p.constantTags(); len(tags) > 0 {
+		encoded, err := json.Marshal(tags)
+		if err != nil {
+			return err
+		}
+		tail.WriteString(`,"tags":`)
+		tail.Write(encoded)
+	}
+	fmt.Fprintf(tail, `,"type":%q,"version":%d}`, jwt.UserClaim, userClaimsVersion)
+	p.tail = tail.Bytes()
+	return nil
+}
+
+// userClaimsVersion is the version of the NATS claims that jwt/v2 encodes.
+const userClaimsVersion = 2
+
+// constantTags returns the tags if none has a placeholder.
+func (p *userPlan) constantTags() jwt.TagList {
+	if p.tagsVary {
+		return nil
+	}
+	var tags jwt.TagList
+	for _, tag := range p.template.tags {
+		tags.Add(tag.sample())
+	}
+	return tags
+}
+
+// An encoder collects the pieces of the nats member.
+type encoder struct {
+	pieces  []piece
+	pending []byte
+}
+
+func (e *encoder) add(s string) { e.pending = append(e.pending, s...) }
+
+// flush ends a piece with the entry, or with none.
+func (e *encoder) flush(end *entry) {
+	e.pieces = append(e.pieces, piece{e.pending, end})
+	e.pending = nil
+}
+
+// lists adds the allow and the deny list of one permission.
+func (e *encoder) lists(t *userTemplate, allow, deny int) {
+	if len(t.lists[allow]) > 0 {
+		e.list(`"allow":[`, t.lists[allow])
+	}
+	if len(t.lists[deny]) > 0 {
+		if len(t.lists[allow]) > 0 {
+			e.add(",")
+		}
+		e.list(`"deny":[`, t.lists[deny])
+	}
+}
+
+// list adds one list. Each entry renders to at least one subject, so the commas
+// between entries are constant.
+func (e *encoder) list(head string, entries []entry) {
+	e.add(head)
+	for i := range entries {
+		if i > 0 {
+			e.add(",")
+		}
+		if !entries[i].constant() {
+			e.flush(&entries[i])
+			continue
+		}
+		e.pending = appendString(e.pending, entries[i].sample())
+	}
+	e.add("]")
+}
+
+// scope is the permissions as nats-server is to expand them.
+func (p *userPlan) scope() *jwt.UserPermissionLimits {
+	scope := p.template.limits
+	for list, to := range []*jwt.StringList{&scope.Pub.Allow, &scope.Pub.Deny, &scope.Sub.Allow, &scope.Sub.Deny} {
+		for _, e := range p.template.lists[list] {
+			*to = append(*to, e.canonical())
+		}
+	}
+	return &scope
+}

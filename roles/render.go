@@ -1,0 +1,262 @@
+package roles
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxSubjects bounds how many subjects one list of permissions renders to.
+// nats-server's own bound for what it expands is 4,096; a user JWT with that many would
+// not fit into the control line with which a client connects.
+const maxSubjects = 1000
+
+// Account is what rendering needs to know of the role's account.
+type Account struct {
+	Name      string
+	PublicKey string
+	Tags      []string
+	// IssuerAccount is the account's public key where a signing key of the
+	// account signs the user JWT; empty where its identity key does.
+	IssuerAccount string
+}
+
+// User is a rendered NATS user, ready to be signed.
+type User struct {
+	Name string
+	// NATS is the nats member of the user JWT, complete, as jwt/v2 encodes it.
+	NATS []byte
+}
+
+// Render fills the role's user template in for an identity that the role bound.
+// Every value that it fills in is one subject token; an identity with another
+// value is refused, and the error names the placeholder and so the claim.
+func (c *Compiled) Render(b *Bound, a Account, userPublicKey string) (*User, error) {
+	r := c.user.render(b, a, userPublicKey)
+	if len(r.errs) > 0 {
+		return nil, r.errs[0]
+	}
+	return &User{Name: r.name, NATS: r.encode()}, nil
+}
+
+// A rendering is one user in the making.
+type rendering struct {
+	plan    *userPlan
+	bound   *Bound
+	account Account
+	subject string
+
+	values []value // of plan.calls
+	name   string
+	tags   []string
+	errs   []error // why the user is refused, all reasons
+}
+
+func (p *userPlan) render(b *Bound, a Account, userPublicKey string) *rendering {
+	r := &rendering{plan: p, bound: b, account: a, subject: userPublicKey, values: make([]value, len(p.calls))}
+	r.resolveAll(0, p.nameEnd)
+	r.renderName()
+	r.resolveAll(p.nameEnd, p.tagsEnd)
+	r.renderTags()
+	r.resolveAll(p.tagsEnd, len(p.calls))
+	for list := range p.template.lists {
+		r.checkCount(list)
+	}
+	return r
+}
+
+func (r *rendering) refuse(err error) { r.errs = append(r.errs, err) }
+
+// resolveAll looks up one stage of the placeholders. A value that cannot be had
+// is left as an empty list, of which nothing renders.
+func (r *rendering) resolveAll(from, to int) {
+	for _, c := range r.plan.calls[from:to] {
+		v, err := r.resolve(c)
+		if err != nil {
+			v = value{many: []string{}}
+			if err != errNoValue {
+				r.refuse(fmt.Errorf("%s(%s) %w", c.function.name, c.argument, err))
+			}
+		}
+		r.values[c.index] = v
+	}
+}
+
+func (r *rendering) renderName() {
+	if r.plan.name == nil {
+		r.name = escape(r.bound.Alias)
+		return
+	}
+	names := r.expand(r.plan.name)
+	switch {
+	case len(names) > 1:
+		r.refuse(fmt.Errorf("user_name has %d values: a name needs one", len(names)))
+	case len(names) == 1 && strings.ContainsAny(names[0], "{}"):
+		r.refuse(fmt.Errorf("user_name %s has a brace, which nats-server could take for a placeholder", quote(names[0])))
+	case len(names) == 1:
+		r.name = names[0]
+	}
+}
+
+func (r *rendering) renderTags() {
+	for _, tag := range r.plan.template.tags {
+		if r.count(tag.text) > maxSubjects {
+			r.refuse(fmt.Errorf("%s has more than %d values", tag.place, maxSubjects))
+			continue
+		}
+		_, hasKey := tagKey(tag.text)
+		for _, s := range r.expand(tag.text) {
+			switch {
+			case strings.ContainsAny(s, "{}"):
+				r.refuse(fmt.Errorf("%s is %s: a brace in it could be taken for a placeholder by nats-server", tag.place, quote(s)))
+			case !hasKey && strings.Contains(s, ":") && !tag.constant():
+				r.refuse(fmt.Errorf("%s is %s: a value with a colon would make it a key; write the tag as \"key:%s\"", tag.place, quote(s), tag.source))
+			case !slices.Contains(r.tags, s):
+				r.tags = append(r.tags, s)
+			}
+		}
+	}
+}
+
+// checkCount refuses a list that would have more subjects than the bound.
+func (r *rendering) checkCount(list int) {
+	total := 0
+	for _, e := range r.plan.template.lists[list] {
+		n := r.count(e.text)
+		if total += n; total > maxSubjects {
+			r.refuse(fmt.Errorf("%s gives %d subjects, with the entries before it more than %d", e.place, n, maxSubjects))
+			return
+		}
+	}
+}
+
+// count returns how many strings a text renders to, or more than maxSubjects.
+func (r *rendering) count(t *text) int {
+	n := 1
+	for _, c := range t.calls {
+		size := r.values[c.index].len()
+		if size == 0 {
+			return 0
+		}
+		if n *= size; n > maxSubjects {
+			return n // lists of at most the login's size, so n is far from overflowing
+		}
+	}
+	return n
+}
+
+// expand renders a text: once, or for every combination of the values of its
+// lists.
+func (r *rendering) expand(t *text) []string {
+	var out []string
+	var buffer []byte
+	r.each(t, func(choice []int) {
+		buffer = buffer[:0]
+		for i := range t.parts {
+			if p := &t.parts[i]; p.call != nil {
+				buffer = append(buffer, r.values[p.call.index].at(choice[p.choice])...)
+			} else {
+				buffer = append(buffer, p.literal...)
+			}
+		}
+		out = append(out, string(buffer))
+	})
+	return out
+}
+
+// each calls visit with every combination of values of the text's distinct
+// placeholders, the last varying fastest, as in nats-server.
+func (r *rendering) each(t *text, visit func(choice []int)) {
+	var few [8]int
+	choice := few[:]
+	if len(t.calls) > len(few) {
+		choice = make([]int, len(t.calls))
+	}
+	choice = choice[:len(t.calls)]
+	if r.count(t) == 0 {
+		return
+	}
+	for {
+		visit(choice)
+		i := len(choice) - 1
+		for ; i >= 0; i-- {
+			if choice[i]++; choice[i] < r.values[t.calls[i].index].len() {
+				break
+			}
+			choice[i] = 0
+		}
+		if i < 0 {
+			return
+		}
+	}
+}
+
+// encode writes the nats member of the user JWT.
+func (r *rendering) encode() []byte {
+	p := r.plan
+	out := make([]byte, 0, 1024)
+	for i := range p.head {
+		out = append(out, p.head[i].encoded...)
+		if p.head[i].entry != nil {
+			out = r.appendSubjects(out, p.head[i].entry.text)
+		}
+	}
+	if r.account.IssuerAccount != "" {
+		out = append(out, `,"issuer_account":`...)
+		out = appendString(out, r.account.IssuerAccount)
+	}
+	if p.tagsVary {
+		out = append(out, `,"tags":[`...)
+		for i, tag := range r.tags {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = appendString(out, tag)
+		}
+		out = append(out, ']')
+	}
+	return append(out, p.tail...)
+}
+
+// appendSubjects appends the subjects of a text as JSON strings with commas
+// between them.
+func (r *rendering) appendSubjects(out []byte, t *text) []byte {
+	first := true
+	r.each(t, func(choice []int) {
+		if !first {
+			out = append(out, ',')
+		}
+		first = false
+		out = append(out, '"')
+		for i := range t.parts {
+			if p := &t.parts[i]; p.call != nil {
+				out = appendEscaped(out, r.values[p.call.index].at(choice[p.choice]))
+			} else {
+				out = appendEscaped(out, p.literal)
+			}
+		}
+		out = append(out, '"')
+	})
+	return out
+}
+
+// appendString appends s as a JSON string, as encoding/json writes it.
+func appendString(out []byte, s string) []byte {
+	return append(appendEscaped(append(out, '"'), s), '"')
+}
+
+// appendEscaped appends what stands between the quotes of a JSON string. Few
+// values need any escaping, so the others cost one copy.
+func appendEscaped(out []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			encoded, err := json.Marshal(s)
+			if err != nil {
+				panic(err) // there is no string that json.Marshal refuses
+			}
+			return append(out, encoded[1:len(encoded)-1]...)
+		}
+	}
+	return append(out, s...)
+}

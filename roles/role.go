@@ -1,0 +1,97 @@
+// Package roles says what a verified identity gets: whether a role takes it
+// (its bindings), under which alias, and which NATS user it becomes (its user
+// template).
+//
+// A [Role] is what is stored. [Role.Compile] checks it once and makes it ready;
+// a login then is [Compiled.Bind] and [Compiled.Render]. The package is pure: it
+// does no I/O, and what it compiles may be used by many goroutines at once.
+package roles
+
+// Values of the role's fields.
+const (
+	TypeJWT        = "jwt"        // role_type: tokens of an OIDC or JWT issuer
+	TypeKubernetes = "kubernetes" // role_type: service account tokens
+	TypeVault      = "vault"      // role_type: no token; the caller's Vault entity
+
+	DefaultIssuer = "default" // issuer: the one that the mount's config holds
+
+	BoundClaimsString = "string" // bound_claims_type: values are compared
+	BoundClaimsGlob   = "glob"   // bound_claims_type: values are patterns in which * matches anything
+
+	AliasServiceAccountUID  = "serviceaccount_uid"  // alias_name_source: the service account's UID
+	AliasServiceAccountName = "serviceaccount_name" // alias_name_source: "<namespace>/<name>"
+
+	UserKeyAny    = "any"    // user_key: the mount makes a key unless the workload brings one
+	UserKeyClient = "client" // user_key: the workload must bring its key
+)
+
+// A Role binds identities to an account and a user template. Its fields are a
+// role's fields but Vault's token_* ones, under their names in the API; fields
+// that Vault's JWT and Kubernetes methods have mean here what they mean there.
+// Durations are in seconds.
+type Role struct {
+	RoleType string `json:"role_type"` // jwt, kubernetes or vault; the kind of the role's issuer
+	Issuer   string `json:"issuer,omitempty"`
+
+	// Bindings of a JWT issuer's tokens.
+	BoundAudiences       []string          `json:"bound_audiences,omitempty"`
+	BoundSubject         string            `json:"bound_subject,omitempty"`
+	BoundClaimsType      string            `json:"bound_claims_type,omitempty"`
+	BoundClaims          map[string]any    `json:"bound_claims,omitempty"`
+	UserClaim            string            `json:"user_claim,omitempty"`
+	UserClaimJSONPointer bool              `json:"user_claim_json_pointer,omitempty"`
+	GroupsClaim          string            `json:"groups_claim,omitempty"`
+	ClaimMappings        map[string]string `json:"claim_mappings,omitempty"`    // claim -> metadata key
+	ExpirationLeeway     int64             `json:"expiration_leeway,omitempty"` // 0: the default, 150; negative: none
+	NotBeforeLeeway      int64             `json:"not_before_leeway,omitempty"` // 0: the default, 150; negative: none
+	ClockSkewLeeway      int64             `json:"clock_skew_leeway,omitempty"` // 0: the default, 60; negative: none
+	MaxAge               int64             `json:"max_age,omitempty"`           // 0: no bound
+
+	// Bindings of a Kubernetes issuer's tokens.
+	BoundServiceAccountNames             []string `json:"bound_service_account_names,omitempty"`
+	BoundServiceAccountNamespaces        []string `json:"bound_service_account_namespaces,omitempty"`
+	BoundServiceAccountNamespaceSelector string   `json:"bound_service_account_namespace_selector,omitempty"`
+	Audience                             string   `json:"audience,omitempty"`
+	AliasNameSource                      string   `json:"alias_name_source,omitempty"`
+
+	// Of both: a CEL expression that must hold; see [Compiled.Bind].
+	BoundExpression string `json:"bound_expression,omitempty"`
+
+	// The NATS user.
+	Account      string `json:"account"`
+	UserTemplate string `json:"user_template,omitempty"` // NATS user claims as JSON, with placeholders
+	UserName     string `json:"user_name,omitempty"`     // template; empty: the alias, escaped
+	UserTTL      int64  `json:"user_ttl,omitempty"`      // 0: the token's
+	Scoped       bool   `json:"scoped,omitempty"`
+	UserKey      string `json:"user_key,omitempty"`       // any or client
+	UserKeyProof bool   `json:"user_key_proof,omitempty"` // a key that the workload brings must sign its token
+
+	CredentialsOnLogin bool `json:"credentials_on_login"`
+	AllowSystemAccount bool `json:"allow_system_account,omitempty"`
+
+	// TokenBoundCIDRs says that the role's token_bound_cidrs are set, which
+	// counts as a bound value. The caller, who keeps the token_* fields, fills
+	// it in before Compile.
+	TokenBoundCIDRs bool `json:"-"`
+}
+
+// New returns a role with the defaults of its fields, so that a caller only
+// sets what a request gives.
+func New() *Role {
+	return &Role{
+		RoleType:           TypeJWT,
+		Issuer:             DefaultIssuer,
+		BoundClaimsType:    BoundClaimsString,
+		AliasNameSource:    AliasServiceAccountUID,
+		UserKey:            UserKeyAny,
+		CredentialsOnLogin: true,
+	}
+}
+
+// A FieldError is a fault in a role's field, found by [Role.Compile].
+type FieldError struct {
+	Field string // the field's name in the API
+	Fault string // what is wrong with its value; it continues the sentence that the name begins
+}
+
+func (e *FieldError) Error() string { return e.Field + " " + e.Fault }
