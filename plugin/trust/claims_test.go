@@ -1,0 +1,181 @@
+package trust
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+)
+
+const issued = 1795304077
+
+// fixture reads a JWT of the nsc store under testdata.
+func fixture(t testing.TB, path string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "..", "testdata", "nsc", "ACME", filepath.FromSlash(path)))
+	require.NoError(t, err)
+	return string(raw)
+}
+
+func TestAnImportedNscAccountLosesNothingWhenItIsSignedAgain(t *testing.T) {
+	operator := mustGenerate(t, Operator)
+	for _, path := range []string{"accounts/SYS/SYS.jwt", "accounts/orders/orders.jwt", "accounts/billing/billing.jwt"} {
+		imported, err := DecodeAccount(fixture(t, path))
+		require.NoError(t, err)
+		again, err := EncodeAccount(operator, imported.Subject, imported.Name, imported.Account, imported.IssuedAt)
+		require.NoError(t, err)
+
+		// All but the issuer and the ID that depends on it.
+		claims, err := jwt.DecodeAccountClaims(again)
+		require.NoError(t, err)
+		claims.Issuer, claims.ID = imported.Issuer, imported.ID
+		before, err := jwt.DecodeAccountClaims(fixture(t, path))
+		require.NoError(t, err)
+		require.Equal(t, before.String(), claims.String())
+	}
+}
+
+func TestDecodeOperatorReadsAnNscOperator(t *testing.T) {
+	claims, err := DecodeOperator(fixture(t, "ACME.jwt"))
+	require.NoError(t, err)
+	require.Equal(t, "ACME", claims.Name)
+	require.True(t, claims.StrictSigningKeyUsage)
+	require.Len(t, claims.SigningKeys, 1)
+}
+
+func TestDecodingAForeignJWTSaysWhatIsWrongWithIt(t *testing.T) {
+	operator, other, account := mustGenerate(t, Operator), mustGenerate(t, Operator), mustGenerate(t, Account)
+	byOther := jwt.NewOperatorClaims(operator.Public())
+	pair, err := nkeys.FromSeed([]byte(other.Seed()))
+	require.NoError(t, err)
+	notSelfSigned, err := byOther.Encode(pair)
+	require.NoError(t, err)
+	accountJWT := fixture(t, "accounts/orders/orders.jwt")
+	withUnknownKey := operator.seal([]byte(`{"iss":"` + operator.Public() + `","sub":"` + account.Public() + `","nats":{"quota":1,"type":"account","version":2}}`))
+	ofVersionOne := operator.seal([]byte(`{"iss":"` + operator.Public() + `","sub":"` + account.Public() + `","type":"account","nats":{}}`))
+
+	for name, test := range map[string]struct {
+		err   error
+		fault string
+	}{
+		"an account for an operator":      {second(DecodeOperator(accountJWT)), "is the JWT of an account where that of an operator is wanted"},
+		"an operator for an account":      {second(DecodeAccount(fixture(t, "ACME.jwt"))), "is the JWT of an operator where that of an account is wanted"},
+		"an operator signed by another":   {second(DecodeOperator(notSelfSigned)), "is not signed by the operator's own identity key"},
+		"a signature that does not match": {second(DecodeAccount(accountJWT[:len(accountJWT)-8] + "AAAAAAAA")), "is not a valid NATS JWT: "},
+		"a seed":                          {second(DecodeAccount(account.Seed())), "is not a valid NATS JWT: expected 3 chunks"},
+		"nothing":                         {second(DecodeAccount("")), "is not a valid NATS JWT: expected 3 chunks"},
+		"a key that would be lost":        {second(DecodeAccount(withUnknownKey)), `has an unknown key "quota" at nats`},
+		"a JWT of version 1":              {second(DecodeAccount(ofVersionOne)), "is "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.ErrorContains(t, test.err, test.fault)
+			require.NotContains(t, test.err.Error(), account.Seed())
+		})
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestTwoContentsNeverShareAnID(t *testing.T) {
+	operator, account := mustGenerate(t, Operator), mustGenerate(t, Account)
+	ids := map[string]bool{}
+	for _, config := range []string{`{}`, `{"limits":{"conn":1}}`, `{"description":"x"}`} {
+		parsed, err := ParseAccountConfig([]byte(config))
+		require.NoError(t, err)
+		token, err := EncodeAccount(operator, account.Public(), "orders", *parsed, issued)
+		require.NoError(t, err)
+		claims, err := jwt.DecodeAccountClaims(token)
+		require.NoError(t, err)
+		require.NotEmpty(t, claims.ID)
+		require.False(t, ids[claims.ID])
+		ids[claims.ID] = true
+	}
+}
+
+func TestAnAccountTooLargeForNATSIsRefused(t *testing.T) {
+	account := jwt.NewAccountClaims("-").Account
+	account.Revocations = jwt.RevocationList{}
+	for range 20000 {
+		account.Revocations[mustGenerate(t, User).Public()] = issued
+	}
+	_, err := EncodeAccount(mustGenerate(t, Operator), mustGenerate(t, Account).Public(), "orders", account, issued)
+	require.ErrorContains(t, err, "is too large: its JWT has ")
+}
+
+func TestAnActivationLetsTheImporterImport(t *testing.T) {
+	exporter, signing, importer := mustGenerate(t, Account), mustGenerate(t, Account), mustGenerate(t, Account)
+	for name, signer := range map[string]*Key{"signed by the identity key": exporter, "signed by a signing key": signing} {
+		t.Run(name, func(t *testing.T) {
+			token, err := Activation{Exporter: exporter.Public(), Importer: importer.Public(), Subject: "orders.>", Type: jwt.Stream,
+				Expires: time.Unix(4102444800, 0)}.Encode(signer, issued)
+			require.NoError(t, err)
+			parsed, err := ParseAccountConfig([]byte(`{"imports":[{"subject":"orders.>","type":"stream","account":"` + exporter.Public() + `","token":"` + token + `"}]}`))
+			require.NoError(t, err)
+			require.NoError(t, ValidateAccount(importer.Public(), parsed))
+			require.ErrorContains(t, ValidateAccount(mustGenerate(t, Account).Public(), parsed), "activation token doesn't match account")
+		})
+	}
+}
+
+// TestANATSServerTakesTheConfigurationAsItIs starts a server with the text and
+// has it read accounts of the operator.
+func TestANATSServerTakesTheConfigurationAsItIs(t *testing.T) {
+	identity, signing, system := mustGenerate(t, Operator), mustGenerate(t, Operator), mustGenerate(t, Account)
+	operatorJWT, err := EncodeOperator(identity, "acme", jwt.Operator{SigningKeys: jwt.StringList{signing.Public()},
+		SystemAccount: system.Public(), StrictSigningKeyUsage: true}, issued)
+	require.NoError(t, err)
+	systemJWT, err := EncodeAccount(signing, system.Public(), "SYS", *SystemAccount(), issued)
+	require.NoError(t, err)
+
+	for _, resolver := range []Resolver{ResolverFull, ResolverCache, ResolverMemory} {
+		t.Run(string(resolver), func(t *testing.T) {
+			text := ServerConfig{OperatorJWT: operatorJWT, SystemAccount: system.Public(), Resolver: resolver, Dir: t.TempDir(),
+				Preload: []PreloadedAccount{{system.Public(), systemJWT}}}.Text()
+			file := filepath.Join(t.TempDir(), "nats.conf")
+			require.NoError(t, os.WriteFile(file, []byte("listen: 127.0.0.1:-1\n"+text), 0o600))
+			options, err := server.ProcessConfigFile(file)
+			require.NoError(t, err, "%s", text)
+			options.NoLog, options.NoSigs = true, true
+			running, err := server.NewServer(options)
+			require.NoError(t, err)
+			running.Start()
+			defer running.Shutdown()
+			require.True(t, running.ReadyForConnections(10*time.Second))
+			account, err := running.LookupAccount(system.Public())
+			require.NoError(t, err)
+			require.Equal(t, system.Public(), account.GetName())
+		})
+	}
+}
+
+func TestTheConfigurationForAURLResolverNamesTheURL(t *testing.T) {
+	text := ServerConfig{OperatorJWT: "eyJ", SystemAccount: "A", Resolver: ResolverURL, URL: "https://vault:8200/v1/auth/nats/jwt/v1/accounts/",
+		Preload: []PreloadedAccount{{"A", "eyJ"}}}.Text()
+	require.Equal(t, "operator: eyJ\nsystem_account: A\n\nresolver: URL(https://vault:8200/v1/auth/nats/jwt/v1/accounts/)\n", text)
+}
+
+func TestADeletionIsSignedByTheOperatorAboutItself(t *testing.T) {
+	operator, account := mustGenerate(t, Operator), mustGenerate(t, Account)
+	token, err := EncodeDeletion(operator, []string{account.Public()}, issued)
+	require.NoError(t, err)
+	claims, err := jwt.DecodeGeneric(token)
+	require.NoError(t, err)
+	require.Equal(t, operator.Public(), claims.Issuer)
+	require.Equal(t, operator.Public(), claims.Subject)
+	require.Equal(t, []any{account.Public()}, claims.Data["accounts"])
+}
+
+func TestTheDeliveryUserIsAValidUserThatMayDoLittle(t *testing.T) {
+	account := mustGenerate(t, Account)
+	user := DeliveryUser(account.Public())
+	results := jwt.CreateValidationResults()
+	user.Validate(results)
+	require.True(t, results.IsEmpty())
+	require.NotContains(t, user.Pub.Allow, ">")
+	require.NotEmpty(t, user.Sub.Allow)
+}

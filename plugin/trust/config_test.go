@@ -1,0 +1,242 @@
+package trust
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/stretchr/testify/require"
+)
+
+// wholeAccount has every key of an account in NATS's claims but the keys of
+// other accounts, which the test fills in for the letters in brackets.
+const wholeAccount = `{
+	"imports": [
+		{"name": "prices", "subject": "prices.>", "account": "[A]", "local_subject": "in.prices.>", "type": "stream", "allow_trace": true},
+		{"name": "quote", "subject": "quote", "account": "[A]", "type": "service", "share": true}
+	],
+	"exports": [
+		{"name": "orders", "subject": "orders.>", "type": "stream", "token_req": true, "advertise": true, "description": "all", "info_url": "https://example.com", "revocations": {"*": 1700000000}},
+		{"name": "place", "subject": "place.*", "type": "service", "response_type": "Stream", "response_threshold": 1000000000, "account_token_position": 2, "allow_trace": true, "service_latency": {"sampling": "headers", "results": "latency"}}
+	],
+	"limits": {"subs": 10, "data": 20, "payload": 30, "imports": 4, "exports": 5, "wildcards": true, "disallow_bearer": true, "conn": 6, "leaf": 0,
+		"tiered_limits": {"R1": {"mem_storage": 1, "disk_storage": 2, "streams": 3, "consumer": 4, "max_ack_pending": 5, "mem_max_stream_bytes": 6, "disk_max_stream_bytes": 7, "max_bytes_required": true}, "R3": {"disk_storage": -1}}},
+	"signing_keys": ["[S]", {"kind": "user_scope", "key": "[T]", "role": "reader", "template": {"sub": {"allow": ["x"]}, "subs": 1, "data": 2, "payload": 3, "pub": {}}, "description": "d"}],
+	"revocations": {"[U]": 1700000000, "*": 1600000000},
+	"default_permissions": {"pub": {"allow": ["a"], "deny": ["b"]}, "sub": {"deny": ["c queue"]}, "resp": {"max": 1, "ttl": 1000000000}},
+	"mappings": {"m": [{"subject": "n", "weight": 40}, {"subject": "o", "weight": 50, "cluster": "east"}]},
+	"authorization": {"auth_users": ["[U]"], "allowed_accounts": ["[A]"]},
+	"trace": {"dest": "trace.here", "sampling": 50},
+	"cluster_traffic": "owner",
+	"description": "orders", "info_url": "https://example.com/orders",
+	"tags": ["prod", "eu"]
+}`
+
+func fillKeys(t *testing.T, text string) string {
+	t.Helper()
+	// Signing keys are written in the order of their public keys.
+	signing := []string{mustGenerate(t, Account).Public(), mustGenerate(t, Account).Public()}
+	slices.Sort(signing)
+	return strings.NewReplacer("[A]", mustGenerate(t, Account).Public(), "[S]", signing[0],
+		"[T]", signing[1], "[U]", mustGenerate(t, User).Public()).Replace(text)
+}
+
+func TestEveryKeyOfAnAccountSurvivesItsJWTAndItsConfig(t *testing.T) {
+	operator, account := mustGenerate(t, Operator), mustGenerate(t, Account)
+	written := fillKeys(t, wholeAccount)
+	parsed, err := ParseAccountConfig([]byte(written))
+	require.NoError(t, err)
+	require.NoError(t, ValidateAccount(account.Public(), parsed))
+
+	shown, err := AccountConfig(parsed)
+	require.NoError(t, err)
+	require.JSONEq(t, written, string(shown))
+
+	token, err := EncodeAccount(operator, account.Public(), "orders", *parsed, 1795304077)
+	require.NoError(t, err)
+	claims, err := jwt.DecodeAccountClaims(token)
+	require.NoError(t, err)
+	require.EqualValues(t, 1795304077, claims.IssuedAt)
+	require.Equal(t, operator.Public(), claims.Issuer)
+	claims.GenericFields = jwt.GenericFields{Tags: claims.Tags}
+	shown, err = AccountConfig(&claims.Account)
+	require.NoError(t, err)
+	require.JSONEq(t, written, string(shown))
+
+	imported, err := DecodeAccount(token)
+	require.NoError(t, err)
+	again, err := EncodeAccount(operator, account.Public(), "orders", imported.Account, 1795304077)
+	require.NoError(t, err)
+	require.Equal(t, token, again, "an account that is imported and signed again changed")
+}
+
+func TestAZeroLimitIsShownSoThatWritingItBackDoesNotLiftIt(t *testing.T) {
+	parsed, err := ParseAccountConfig([]byte(`{"limits":{"conn":0,"wildcards":false}}`))
+	require.NoError(t, err)
+	shown, err := AccountConfig(parsed)
+	require.NoError(t, err)
+	again, err := ParseAccountConfig(shown)
+	require.NoError(t, err)
+	require.Zero(t, again.Limits.Conn)
+	require.False(t, again.Limits.WildcardExports)
+	require.EqualValues(t, jwt.NoLimit, again.Limits.Subs)
+
+	user, err := ParseUserConfig([]byte(`{"payload":0}`))
+	require.NoError(t, err)
+	shown, err = UserConfig(user)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"pub":{},"sub":{},"subs":-1,"data":-1,"payload":0}`, string(shown))
+
+	scope, err := ParseScope([]byte(`{"template":{"subs":0}}`))
+	require.NoError(t, err)
+	shown, err = ScopeConfig(scope)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"kind":"user_scope","key":"","role":"","description":"","template":{"pub":{},"sub":{},"subs":0,"data":-1,"payload":-1}}`, string(shown))
+}
+
+func TestAnAccountWithoutConfigIsUnlimitedAndHasNoJetStream(t *testing.T) {
+	parsed, err := ParseAccountConfig([]byte(`{}`))
+	require.NoError(t, err)
+	require.True(t, parsed.Limits.NatsLimits.IsUnlimited())
+	require.True(t, parsed.Limits.AccountLimits.IsUnlimited())
+	require.False(t, parsed.Limits.IsJSEnabled())
+}
+
+func TestAnAccountConfigWithAFaultIsRefusedWithItsPlace(t *testing.T) {
+	for name, test := range map[string]struct{ config, fault string }{
+		"an unknown key":                     {`{"limit":{}}`, `has an unknown key "limit": known are authorization, cluster_traffic,`},
+		"an unknown key deep down":           {`{"exports":[{"subject":"a","typ":"stream"}]}`, `has an unknown key "typ" at exports[0]: known are account_token_position,`},
+		"an unknown key in a tier":           {`{"limits":{"tiered_limits":{"R.1":{"disk":1}}}}`, `has an unknown key "disk" at limits.tiered_limits."R.1": known are`},
+		"an unknown key in a scope":          {`{"signing_keys":[{"kind":"user_scope","permissions":{}}]}`, `has an unknown key "permissions" at signing_keys[0]`},
+		"a key in the wrong case":            {`{"Limits":{}}`, `has an unknown key "Limits"`},
+		"a key given twice":                  {`{"limits":{"conn":1,"conn":2}}`, `has the key "conn" at limits twice`},
+		"a string for a number":              {`{"limits":{"conn":"5"}}`, `has a string at limits.conn where a number is wanted`},
+		"a fraction":                         {`{"limits":{"conn":1.5}}`, `has 1.5 at limits.conn, which is not a whole number in range`},
+		"a number beyond 64 bits":            {`{"limits":{"conn":99999999999999999999}}`, `which is not a whole number in range`},
+		"a number for a string":              {`{"description":5}`, `has a number at description where a string is wanted`},
+		"a string for a boolean":             {`{"limits":{"wildcards":"yes"}}`, `has a string at limits.wildcards where true or false is wanted`},
+		"an object for a list":               {`{"imports":{}}`, `has an object at imports where a list is wanted`},
+		"a list for an object":               {`{"limits":[]}`, `has a list at limits where an object is wanted`},
+		"a null":                             {`{"limits":null}`, `has null at limits where an object is wanted`},
+		"a null export":                      {`{"exports":[null]}`, `has null at exports[0] where an object is wanted`},
+		"a list":                             {`[]`, `is a list where an object is wanted`},
+		"a string":                           {`"{}"`, `is a string where an object is wanted`},
+		"nothing":                            {``, `is not valid JSON: EOF`},
+		"half an object":                     {`{"limits":{"conn":1}`, `is not valid JSON: `},
+		"something after the object":         {`{} {}`, `has something after its JSON object`},
+		"an unknown export type":             {`{"exports":[{"subject":"a","type":"queue"}]}`, `unknown export type "queue"`},
+		"an unknown sampling":                {`{"exports":[{"subject":"a","type":"service","service_latency":{"sampling":"some","results":"r"}}]}`, `is not valid: `},
+		"the claims of a user":               {`{"type":"user"}`, `is the claim of an user where that of an account is wanted`},
+		"the claims of an earlier version":   {`{"type":"account","version":1}`, `has version 1 where 2 is wanted`},
+		"a negative weight":                  {`{"mappings":{"a":[{"subject":"b","weight":-1}]}}`, `is not valid: `},
+		"two kinds of JetStream limits":      {`{"limits":{"disk_storage":1,"tiered_limits":{"R1":{"disk_storage":1}}}}`, `mutually exclusive`},
+		"overlapping exports":                {`{"exports":[{"subject":"a.>","type":"stream"},{"subject":"a.b","type":"stream"}]}`, `already exports`},
+		"more exports than allowed":          {`{"limits":{"exports":0},"exports":[{"subject":"a","type":"stream"}]}`, `more exports than allowed`},
+		"a subject with a space":             {`{"exports":[{"subject":"a b","type":"stream"}]}`, `cannot have spaces`},
+		"an import without an account":       {`{"imports":[{"subject":"a","type":"stream"}]}`, `account to import from is not specified`},
+		"an import from a user":              {`{"imports":[{"subject":"a","type":"stream","account":"[U]"}]}`, `imports[0].account is a user public key where an account public key is wanted`},
+		"an import with a bad token":         {`{"imports":[{"subject":"a","type":"stream","account":"[A]","token":"eyJ"}]}`, `invalid activation token`},
+		"a user as a signing key":            {`{"signing_keys":["[U]"]}`, `is not a valid account signing key`},
+		"a mapping of more than 100 percent": {`{"mappings":{"a":[{"subject":"b","weight":60},{"subject":"c","weight":60}]}}`, `exceeds 100%`},
+		"a mapping to one subject twice":     {`{"mappings":{"a":[{"subject":"b","weight":10},{"subject":"b","weight":20}]}}`, `has the destination "b" twice`},
+		"an unknown cluster traffic":         {`{"cluster_traffic":"all"}`, `unknown cluster traffic option: "all"`},
+		"a trace to a wildcard":              {`{"trace":{"dest":"a.*"}}`, `not a valid publish subject`},
+		"an auth user that is an account":    {`{"authorization":{"auth_users":["[A]"]}}`, `is not a valid user public key`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parsed, err := ParseAccountConfig([]byte(fillKeys(t, test.config)))
+			if err == nil {
+				err = ValidateAccount(mustGenerate(t, Account).Public(), parsed)
+			}
+			require.ErrorContains(t, err, test.fault)
+		})
+	}
+}
+
+func TestAnImportFromTheAccountItselfIsRefused(t *testing.T) {
+	account := mustGenerate(t, Account).Public()
+	parsed, err := ParseAccountConfig([]byte(`{"imports":[{"subject":"a","type":"stream","account":"` + account + `"}]}`))
+	require.NoError(t, err)
+	require.ErrorContains(t, ValidateAccount(account, parsed), "imports from the account itself")
+}
+
+const wholeUser = `{"pub":{"allow":["a"],"deny":["b"]},"sub":{"allow":["c queue"]},"resp":{"max":5,"ttl":1000000000},
+	"src":["192.0.2.0/24"],"times":[{"start":"08:00:00","end":"17:00:00"}],"times_location":"Europe/Berlin","subs":1,"data":2,"payload":3,
+	"bearer_token":true,"proxy_required":true,"allowed_connection_types":["STANDARD","WEBSOCKET"],"tags":["a"]}`
+
+func TestEveryKeyOfAUserSurvivesItsConfig(t *testing.T) {
+	parsed, err := ParseUserConfig([]byte(wholeUser))
+	require.NoError(t, err)
+	shown, err := UserConfig(parsed)
+	require.NoError(t, err)
+	require.JSONEq(t, wholeUser, string(shown))
+}
+
+func TestAUserConfigIsReadAsNATSCompares(t *testing.T) {
+	parsed, err := ParseUserConfig([]byte(`{"tags":[" Prod ","prod"],"allowed_connection_types":["websocket"],"src":"192.0.2.0/24,198.51.100.0/24"}`))
+	require.NoError(t, err)
+	require.Equal(t, jwt.TagList{"prod"}, parsed.Tags)
+	require.Equal(t, jwt.StringList{"WEBSOCKET"}, parsed.AllowedConnectionTypes)
+	require.Equal(t, jwt.CIDRList{"192.0.2.0/24", "198.51.100.0/24"}, parsed.Src)
+}
+
+func TestAUserConfigWithAFaultIsRefusedWithItsPlace(t *testing.T) {
+	for name, test := range map[string]struct{ config, fault string }{
+		"an unknown key":             {`{"permissions":{}}`, `has an unknown key "permissions": known are`},
+		"a wrong type":               {`{"pub":{"allow":"a"}}`, `has a string at pub.allow where a list is wanted`},
+		"a wrong type in a list":     {`{"pub":{"allow":["a",5]}}`, `has a number at pub.allow[1] where a string is wanted`},
+		"a duration as a string":     {`{"resp":{"max":1,"ttl":"5s"}}`, `has a string at resp.ttl where a number is wanted`},
+		"an unknown connection type": {`{"allowed_connection_types":["TCP"]}`, `allowed_connection_types has "TCP": known are STANDARD,`},
+		"a source that is no block":  {`{"src":["10.0.0.1"]}`, `invalid cidr "10.0.0.1"`},
+		"a time of day out of range": {`{"times":[{"start":"25:00:00","end":"26:00:00"}]}`, `start in time range is invalid`},
+		"an unknown time zone":       {`{"times_location":"Europe/Nowhere"}`, `time zone`},
+		"a subject with two spaces":  {`{"sub":{"allow":["a b c"]}}`, `too many spaces`},
+		"an account's claims":        {`{"type":"account"}`, `is the claim of an account`},
+		"a user as issuer_account":   {`{"issuer_account":"[U]"}`, `issuer_account is a user public key where an account public key is wanted`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseUserConfig([]byte(fillKeys(t, test.config)))
+			require.ErrorContains(t, err, test.fault)
+		})
+	}
+}
+
+func FuzzParsedAccountConfigsAreReadBackTheSame(f *testing.F) {
+	f.Add(strings.NewReplacer("[A]", "A", "[S]", "S", "[T]", "T", "[U]", "U").Replace(wholeAccount))
+	f.Add(`{"limits":{"conn":0}}`)
+	f.Add(`{"signing_keys":["A"]}`)
+	f.Fuzz(func(t *testing.T, raw string) {
+		parsed, err := ParseAccountConfig([]byte(raw))
+		if err != nil {
+			return
+		}
+		shown, err := AccountConfig(parsed)
+		if err != nil {
+			return // an export's type or sampling that only ValidateAccount refuses
+		}
+		again, err := ParseAccountConfig(shown)
+		require.NoError(t, err, "%s", shown)
+		shownAgain, err := AccountConfig(again)
+		require.NoError(t, err)
+		require.JSONEq(t, string(shown), string(shownAgain))
+	})
+}
+
+func FuzzParsedUserConfigsAreReadBackTheSame(f *testing.F) {
+	f.Add(wholeUser)
+	f.Add(`{"payload":0,"src":"10.0.0.0/8"}`)
+	f.Fuzz(func(t *testing.T, raw string) {
+		parsed, err := ParseUserConfig([]byte(raw))
+		if err != nil {
+			return
+		}
+		shown, err := UserConfig(parsed)
+		require.NoError(t, err)
+		again, err := ParseUserConfig(shown)
+		require.NoError(t, err, "%s", shown)
+		shownAgain, err := UserConfig(again)
+		require.NoError(t, err)
+		require.JSONEq(t, string(shown), string(shownAgain))
+	})
+}

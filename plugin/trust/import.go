@@ -1,0 +1,67 @@
+package trust
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/jwt/v2"
+)
+
+// DecodeOperator reads an operator JWT made elsewhere, as nsc keeps it: signed
+// by the operator's own identity key. Errors continue a sentence that begins
+// with the name of what was decoded.
+func DecodeOperator(token string) (*jwt.OperatorClaims, error) {
+	claims := &jwt.OperatorClaims{}
+	if err := decode(token, jwt.OperatorClaim, claims); err != nil {
+		return nil, err
+	}
+	if err := CheckPublicKey(Operator, claims.Subject); err != nil {
+		return nil, fmt.Errorf("is not valid: its subject %w", err)
+	}
+	if claims.Issuer != claims.Subject {
+		return nil, errors.New("is not signed by the operator's own identity key")
+	}
+	return claims, validate(claims)
+}
+
+// DecodeAccount reads an account JWT made elsewhere. Who signed it is the
+// caller's to check.
+func DecodeAccount(token string) (*jwt.AccountClaims, error) {
+	claims := &jwt.AccountClaims{Account: jwt.Account{SigningKeys: jwt.SigningKeys{}}}
+	if err := decode(token, jwt.AccountClaim, claims); err != nil {
+		return nil, err
+	}
+	if err := CheckPublicKey(Account, claims.Subject); err != nil {
+		return nil, fmt.Errorf("is not valid: its subject %w", err)
+	}
+	return claims, ValidateAccount(claims.Subject, &claims.Account)
+}
+
+// decode verifies a JWT's signature and reads all of its claims: a claim that
+// jwt/v2 has no field for would be lost when the JWT is signed again.
+func decode(token string, kind jwt.ClaimType, claims any) error {
+	token = strings.TrimSpace(token)
+	verified, err := jwt.Decode(token)
+	if err != nil {
+		return fmt.Errorf("is not a valid NATS JWT: %w", err)
+	}
+	if got := verified.ClaimType(); got != kind {
+		return fmt.Errorf("is the JWT of an %s where that of an %s is wanted", got, kind)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	if err != nil {
+		return fmt.Errorf("is not a valid NATS JWT: %w", err)
+	}
+	var version struct {
+		NATS struct {
+			Version int `json:"version"`
+		} `json:"nats"`
+	}
+	if err := json.Unmarshal(payload, &version); err != nil || version.NATS.Version != jwtVersion {
+		return fmt.Errorf("is a NATS JWT of version %d where version %d is wanted: have nsc write it again", max(version.NATS.Version, 1), jwtVersion)
+	}
+	return decodeStrict(payload, claims)
+}
