@@ -1,0 +1,111 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+)
+
+// deliveryWait is how long a write waits for the servers to have it. What takes
+// longer goes on in the background.
+const deliveryWait = 5 * time.Second
+
+// deliverer holds the mount's reconciler while it runs. It runs on the node
+// that may write to storage, once there is an operator.
+type deliverer struct {
+	mu         sync.Mutex
+	reconciler *delivery.Reconciler
+	settings   *deliverySettings // that the reconciler was made with
+}
+
+// startDelivery starts delivering, or starts anew where the settings have
+// changed.
+func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
+	b.delivery.mu.Lock()
+	defer b.delivery.mu.Unlock()
+	if b.background.Err() != nil || !b.writesAllowed() {
+		return nil
+	}
+	settings, err := b.chain.deliverySettings(ctx, s)
+	if settings == nil || err != nil {
+		return err
+	}
+	if b.delivery.reconciler != nil {
+		if reflect.DeepEqual(settings, b.delivery.settings) {
+			return nil
+		}
+		b.delivery.reconciler.Close()
+		b.delivery.reconciler = nil
+	}
+	reconciler, err := delivery.New(b.chain.deliveryConfig(s, settings), b.chain.source(s))
+	if err != nil {
+		return fmt.Errorf("starting the delivery of account JWTs: %w", err)
+	}
+	b.delivery.reconciler, b.delivery.settings = reconciler, settings
+	return nil
+}
+
+func (b *backend) stopDelivery() {
+	b.delivery.mu.Lock()
+	defer b.delivery.mu.Unlock()
+	if b.delivery.reconciler != nil {
+		b.delivery.reconciler.Close()
+		b.delivery.reconciler = nil
+	}
+}
+
+// running returns the reconciler, nil where there is none.
+func (d *deliverer) running() *delivery.Reconciler {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reconciler
+}
+
+// deliver brings accounts, by public key, to the servers, and says what is
+// still to be delivered. The writer has marked them as pending.
+func (b *backend) deliver(ctx context.Context, s logical.Storage, ids ...string) []string {
+	if err := b.startDelivery(ctx, s); err != nil {
+		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
+	}
+	reconciler := b.delivery.running()
+	if reconciler == nil || len(ids) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, deliveryWait)
+	defer cancel()
+	if err := reconciler.Deliver(ctx, ids...); err != nil {
+		return []string{fmt.Sprintf("stored, but not delivered to the NATS servers yet, which is tried until it succeeds (see sync): %s", err)}
+	}
+	return nil
+}
+
+// deliverNow brings everything pending to the servers.
+func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
+	pending, err := b.chain.source(s).Pending(ctx)
+	if err != nil {
+		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
+	}
+	return b.deliver(ctx, s, pending...)
+}
+
+// revoke stores a revocation, which is durable when revoke returns, and brings
+// it to the servers, which is tried until it succeeds.
+func (b *backend) revoke(ctx context.Context, s logical.Storage, account string, wanted revocation) error {
+	err := b.chain.revocations.add(ctx, s, account, wanted, func(ctx context.Context) error {
+		return b.chain.markPending(ctx, s, account)
+	})
+	if err != nil {
+		return err
+	}
+	b.chain.changed(account)
+	for _, warning := range b.deliver(ctx, s, account) {
+		b.Logger().Warn("revocation "+warning, "account", account)
+	}
+	return nil
+}
