@@ -1,14 +1,18 @@
 package claims
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 // An issuer is an OIDC issuer that counts what it is asked.
@@ -91,4 +95,15 @@ func (i *issuer) discovery() JWTConfig {
 // jwks configures the issuer by its JWKS.
 func (i *issuer) jwks() JWTConfig {
 	return JWTConfig{Name: "gitlab", JWKSURL: i.URL + "/jwks", JWKSCAPEM: i.ca()}
+}
+
+// selfSigned returns a certificate that no server has.
+func selfSigned(t testing.TB) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, edKey().Public(), edKey())
+	require.NoError(t, err)
+	certificate, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return certificate
 }
