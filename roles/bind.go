@@ -53,7 +53,8 @@ func (c *Compiled) Bind(p *claims.Profile, now time.Time) (*Bound, error) {
 	return b, nil
 }
 
-// bind is Bind with all reasons for which the identity is refused.
+// bind is Bind with all reasons for which the identity is refused. What it
+// returns beside them is incomplete, or nil.
 func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 	switch {
 	case c.role.RoleType == TypeVault:
@@ -77,10 +78,7 @@ func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 	if c.expression != nil {
 		b.check(c.expression.holds(p.Claims, p.Issuer, groups, now))
 	}
-	if len(b.errs) > 0 {
-		return nil, b.errs
-	}
-	return &b.Bound, nil
+	return &b.Bound, b.errs
 }
 
 // BindEntity takes a Vault entity, for a role of type vault. Who may use such a

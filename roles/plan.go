@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
@@ -56,8 +57,11 @@ func (c *Compiled) compileUser() error {
 	if err := plan.link(); err != nil {
 		return badField("user_template", "%s", err)
 	}
-	if err := plan.encode(); err != nil {
+	if err := c.checkMetadataCalls(plan); err != nil {
 		return err
+	}
+	if err := plan.encode(); err != nil {
+		return fmt.Errorf("encoding the user template: %w", err)
 	}
 	c.user = plan
 	return nil
@@ -140,6 +144,21 @@ func (p *userPlan) checkTagCall(c *call) error {
 		}
 	}
 	return fmt.Errorf("but no tag of the template has the key %q", c.argument)
+}
+
+// checkMetadataCalls refuses a look-up of metadata to which no claim is mapped.
+// What a service account has is not known before it logs in.
+func (c *Compiled) checkMetadataCalls(p *userPlan) error {
+	if c.role.RoleType != TypeJWT {
+		return nil
+	}
+	for _, call := range p.calls {
+		mapped := slices.ContainsFunc(c.mappings, func(m mapping) bool { return m.key == call.argument })
+		if call.function.name == "metadata" && !mapped {
+			return badField("claim_mappings", "maps no claim to %q, which the template reads with metadata(%s)", call.argument, call.argument)
+		}
+	}
+	return nil
 }
 
 // encode makes the constant parts of the JSON ready.

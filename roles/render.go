@@ -2,6 +2,7 @@ package roles
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +76,7 @@ func (r *rendering) resolveAll(from, to int) {
 		v, err := r.resolve(c)
 		if err != nil {
 			v = value{many: []string{}}
-			if err != errNoValue {
+			if !errors.Is(err, errNoValue) {
 				r.refuse(fmt.Errorf("%s(%s) %w", c.function.name, c.argument, err))
 			}
 		}
@@ -88,14 +89,17 @@ func (r *rendering) renderName() {
 		r.name = escape(r.bound.Alias)
 		return
 	}
-	names := r.expand(r.plan.name)
-	switch {
-	case len(names) > 1:
-		r.refuse(fmt.Errorf("user_name has %d values: a name needs one", len(names)))
-	case len(names) == 1 && strings.ContainsAny(names[0], "{}"):
-		r.refuse(fmt.Errorf("user_name %s has a brace, which nats-server could take for a placeholder", quote(names[0])))
-	case len(names) == 1:
-		r.name = names[0]
+	switch n := r.count(r.plan.name); n {
+	case 0: // a placeholder has no value, which is reported already
+	case 1:
+		name := r.expand(r.plan.name)[0]
+		if strings.ContainsAny(name, "{}") {
+			r.refuse(fmt.Errorf("user_name is %s: a brace in it could be taken for a placeholder by nats-server", quote(name)))
+			return
+		}
+		r.name = name
+	default:
+		r.refuse(errors.New("user_name has several values, since a placeholder stands for a list: a name is one"))
 	}
 }
 
@@ -150,19 +154,21 @@ func (r *rendering) count(t *text) int {
 // lists.
 func (r *rendering) expand(t *text) []string {
 	var out []string
-	var buffer []byte
-	r.each(t, func(choice []int) {
-		buffer = buffer[:0]
-		for i := range t.parts {
-			if p := &t.parts[i]; p.call != nil {
-				buffer = append(buffer, r.values[p.call.index].at(choice[p.choice])...)
-			} else {
-				buffer = append(buffer, p.literal...)
-			}
-		}
-		out = append(out, string(buffer))
-	})
+	r.each(t, func(choice []int) { out = append(out, r.fill(t, choice)) })
 	return out
+}
+
+// fill renders a text with one combination of values.
+func (r *rendering) fill(t *text, choice []int) string {
+	var b strings.Builder
+	for i := range t.parts {
+		if p := &t.parts[i]; p.call != nil {
+			b.WriteString(r.values[p.call.index].at(choice[p.choice]))
+		} else {
+			b.WriteString(p.literal)
+		}
+	}
+	return b.String()
 }
 
 // each calls visit with every combination of values of the text's distinct

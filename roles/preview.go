@@ -1,0 +1,112 @@
+package roles
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+)
+
+// A Preview shows what a role gives an identity, or every reason for which it
+// refuses it, without anything being issued.
+type Preview struct {
+	// Alias, Groups, Metadata and AliasMetadata are those of [Bound].
+	Alias         string            `json:"alias"`
+	Groups        []string          `json:"groups"`
+	Metadata      map[string]string `json:"metadata"`
+	AliasMetadata map[string]string `json:"alias_metadata"`
+	// Name is the user's name.
+	Name string `json:"name"`
+	// NATS is the nats member of the user JWT. It is nil for an identity that
+	// is refused.
+	NATS json.RawMessage `json:"nats"`
+	// Origins says where each permission, each tag and the name came from. For
+	// a scoped role the permissions are those that nats-server will expand.
+	Origins []Origin `json:"origins"`
+	// Errors are all the reasons for which the identity is refused.
+	Errors []error `json:"-"`
+}
+
+// An Origin is a rendered string and what it came from.
+type Origin struct {
+	Place    string    `json:"place"`    // "pub.allow[0]", "tags[1]" or "user_name"
+	Rendered string    `json:"rendered"` // "orders.web.>"
+	Template string    `json:"template"` // "orders.{{claim(project)}}.>"
+	Values   []Filling `json:"values"`
+}
+
+// A Filling is a placeholder and the value that it got.
+type Filling struct {
+	Placeholder string `json:"placeholder"` // "{{claim(project)}}"
+	Value       string `json:"value"`       // "web"
+}
+
+// Preview shows what the role gives the identity, in the way of [Compiled.Bind] and
+// [Compiled.Render].
+func (c *Compiled) Preview(p *claims.Profile, a Account, userPublicKey string, now time.Time) *Preview {
+	b, errs := c.bind(p, now)
+	return c.preview(b, errs, a, userPublicKey)
+}
+
+// PreviewEntity is Preview for a role of type vault.
+func (c *Compiled) PreviewEntity(e Entity, a Account, userPublicKey string) *Preview {
+	b, err := c.BindEntity(e)
+	if err != nil {
+		return c.preview(nil, []error{err}, a, userPublicKey)
+	}
+	return c.preview(b, nil, a, userPublicKey)
+}
+
+// preview renders for b, which may be nil or incomplete if there are errors.
+func (c *Compiled) preview(b *Bound, errs []error, a Account, userPublicKey string) *Preview {
+	preview := &Preview{Errors: errs}
+	if b == nil {
+		return preview
+	}
+	preview.Alias, preview.Groups = b.Alias, b.Groups
+	preview.Metadata, preview.AliasMetadata = b.Metadata, b.AliasMetadata
+
+	r := c.user.render(b, a, userPublicKey)
+	preview.Name = r.name
+	preview.Errors = append(preview.Errors, r.errs...)
+	preview.Origins = r.origins()
+	if len(preview.Errors) == 0 {
+		preview.NATS = r.encode()
+	}
+	return preview
+}
+
+// origins lists what could be rendered, and from what.
+func (r *rendering) origins() []Origin {
+	var origins []Origin
+	if r.plan.name != nil {
+		origins = r.appendOrigins(origins, entry{"user_name", r.plan.name})
+	} else if r.name != "" {
+		origins = append(origins, Origin{Place: "user_name", Rendered: r.name, Template: "the alias, escaped"})
+	}
+	for _, tag := range r.plan.template.tags {
+		origins = r.appendOrigins(origins, tag)
+	}
+	for _, list := range r.plan.template.lists {
+		for _, e := range list {
+			origins = r.appendOrigins(origins, e)
+		}
+	}
+	return origins
+}
+
+// appendOrigins appends what an entry renders to, up to the bound on subjects.
+func (r *rendering) appendOrigins(origins []Origin, e entry) []Origin {
+	if r.count(e.text) > maxSubjects {
+		return origins
+	}
+	r.each(e.text, func(choice []int) {
+		o := Origin{Place: e.place, Template: e.source}
+		o.Rendered = r.fill(e.text, choice)
+		for i, c := range e.calls {
+			o.Values = append(o.Values, Filling{c.String(), r.values[c.index].at(choice[i])})
+		}
+		origins = append(origins, o)
+	})
+	return origins
+}
