@@ -21,6 +21,10 @@ const (
 	JWKSPath      = "/.well-known/jwks.json"
 )
 
+// TokenPath takes claims as a JSON object in a POST and answers with a token that has
+// them, for whoever can reach the loopback address.
+const TokenPath = "/token"
+
 // A Fault is a way in which an issuer fails.
 type Fault int
 
@@ -56,8 +60,11 @@ type Issuer struct {
 }
 
 // StartIssuer starts an issuer with one key for each of the given JWS algorithms,
-// such as RS256, ES256 and EdDSA. With a CA it serves TLS.
+// such as RS256, ES256 and EdDSA; there must be one. With a CA it serves TLS.
 func StartIssuer(ca *CA, algs ...jose.SignatureAlgorithm) (*Issuer, error) {
+	if len(algs) == 0 {
+		return nil, errors.New("an issuer needs a key")
+	}
 	i := &Issuer{
 		overrides: map[string][]byte{}, requests: map[string]int{},
 		faultOver: make(chan struct{}), served: make(chan struct{}),
@@ -138,6 +145,10 @@ func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
 	path, redirected := strings.CutPrefix(r.URL.Path, redirectedPath)
 	switch fault {
 	case Healthy:
+		if path == TokenPath && r.Method == http.MethodPost {
+			i.serveToken(w, r)
+			return
+		}
 		i.serveDocument(w, path)
 	case Down:
 		panic(http.ErrAbortHandler)
@@ -186,6 +197,24 @@ func (i *Issuer) serveDocument(w http.ResponseWriter, path string) {
 		return
 	}
 	_ = json.NewEncoder(w).Encode(document)
+}
+
+// serveToken mints a token with the newest key.
+func (i *Issuer) serveToken(w http.ResponseWriter, r *http.Request) {
+	var claims map[string]any
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&claims); err != nil {
+		http.Error(w, "the claims are not a JSON object: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	i.mutex.Lock()
+	key := i.keys[len(i.keys)-1]
+	i.mutex.Unlock()
+	token, err := i.Mint(key.Alg, claims)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = io.WriteString(w, token) // a client that went away needs no answer
 }
 
 // serveHuge writes JSON that is valid as far as it goes, until the client has enough.

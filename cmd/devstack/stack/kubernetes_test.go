@@ -11,7 +11,7 @@ import (
 )
 
 func TestKubernetesMakesAndReviewsTokensAlsoAfterARestart(t *testing.T) {
-	ctx := testContext(t)
+	ctx := testContext(t, EtcdTool, KubeAPIServerTool)
 	cluster, err := StartKubernetes(ctx)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cluster.Close()) })

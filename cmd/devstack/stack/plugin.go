@@ -24,17 +24,19 @@ func SHA256(path string) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Install copies a plugin's program to where Vault looks for plugins and registers
-// it under its file's name.
+// Install copies a plugin's program to where Vault looks for plugins, unless it was
+// built there, and registers it under its file's name.
 func (v *Vault) Install(ctx context.Context, program string) error {
 	name := filepath.Base(program)
-	text, err := os.ReadFile(program)
-	if err != nil {
-		return err
-	}
 	installed := filepath.Join(v.PluginDir, name)
-	if err := os.WriteFile(installed, text, 0o755); err != nil {
-		return err
+	if installed != program {
+		text, err := os.ReadFile(program)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(installed, text, 0o755); err != nil {
+			return err
+		}
 	}
 	sum, err := SHA256(installed)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// stopGrace is how long a server may take to end in good order.
+// stopGrace is how long a server may take to end in good order; Vault's plugins count.
 const stopGrace = 15 * time.Second
 
 // A process is a running server. Its output goes to a file, so that nothing is lost
@@ -101,14 +101,16 @@ func (p *process) ending() string {
 }
 
 // stop ends the process in good order, and by force when that takes too long.
-func (p *process) stop() {
+func (p *process) stop() { p.stopWithin(stopGrace) }
+
+func (p *process) stopWithin(grace time.Duration) {
 	if p == nil {
 		return
 	}
 	p.signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(stopGrace):
+	case <-time.After(grace):
 		p.kill()
 	}
 }

@@ -8,15 +8,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func testContext(t *testing.T) context.Context {
+// testContext bounds a test, but for the time that it takes to build its servers.
+func testContext(t *testing.T, tools ...Tool) context.Context {
 	t.Helper()
+	for _, tool := range tools {
+		_, err := tool.Path(t.Context())
+		require.NoError(t, err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func TestVaultRunsInDevMode(t *testing.T) {
-	ctx := testContext(t)
+	ctx := testContext(t, VaultTool)
 	vault, err := StartVault(ctx, VaultConfig{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, vault.Close()) })
@@ -31,7 +36,7 @@ func TestVaultWithStorageKeepsWhatItHoldsOverSealKillAndRestart(t *testing.T) {
 	for _, storage := range []string{"file", "raft"} {
 		t.Run(storage, func(t *testing.T) {
 			t.Parallel()
-			ctx := testContext(t)
+			ctx := testContext(t, VaultTool)
 			vault, err := StartVault(ctx, VaultConfig{Storage: storage})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, vault.Close()) })
@@ -58,7 +63,7 @@ func TestVaultWithStorageKeepsWhatItHoldsOverSealKillAndRestart(t *testing.T) {
 }
 
 func TestNATSServersFormAClusterAndRestartOnTheirPorts(t *testing.T) {
-	ctx := testContext(t)
+	ctx := testContext(t, NATSTool)
 	cluster, err := NewNATSCluster(3)
 	require.NoError(t, err)
 	for _, server := range cluster {
@@ -78,7 +83,7 @@ func TestAServerThatRefusesItsConfigurationSaysWhy(t *testing.T) {
 	server, err := NewNATS()
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
-	err = server.Start(testContext(t), "no_such_option: 1")
+	err = server.Start(testContext(t, NATSTool), "no_such_option: 1")
 	require.ErrorContains(t, err, "it ended: exit status 1")
 	require.ErrorContains(t, err, "no_such_option")
 }

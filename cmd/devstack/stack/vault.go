@@ -139,6 +139,9 @@ func (v *Vault) Close() error {
 // Log returns all that the server and its plugins have logged since StartVault.
 func (v *Vault) Log() string { return v.process.output() }
 
+// Program returns the path of Vault's program, which is its CLI too.
+func (v *Vault) Program() string { return v.bin }
+
 // Client returns a new client that holds the root token. It is not affected by the
 // VAULT_* variables of the environment and does not repeat failed requests.
 func (v *Vault) Client() (*api.Client, error) {

@@ -1,0 +1,53 @@
+# Everything needs the Go toolchain, make and git; the tests also need gcc, for Go's
+# race detector. Run `make help`.
+
+GO ?= go
+
+# What `vault plugin info` and the plugin's -version show.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null || echo v0.1.0-dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
+SERVERS := vault nats-server kube-apiserver etcd
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo dev test lint tools clean-tools devstack
+
+help: ## show this text
+	@echo 'Usage: make TARGET'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'The servers come from PATH, from VAULT_BIN, NATS_SERVER_BIN, KUBE_APISERVER_BIN and'
+	@echo 'ETCD_BIN, or are built once into your cache folder, which takes minutes.'
+
+build: ## build the plugin into bin/: static, with version and commit stamped in
+	CGO_ENABLED=0 $(GO) build -trimpath \
+		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT)' \
+		-o bin/vault-plugin-auth-nats ./cmd/vault-plugin-auth-nats
+
+demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
+	bin/devstack demo
+
+dev: devstack ## run Vault, nats-server and an OIDC issuer until Ctrl-C, ready to try
+	bin/devstack dev
+
+test: devstack ## run all tests, on real servers too
+	bin/devstack tools $(SERVERS)
+	$(GO) test -race -timeout 30m ./...
+
+lint: devstack ## check format, vet, go.mod and lint
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "not formatted with gofmt: $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	"$$(bin/devstack tools golangci-lint)" run ./...
+
+tools: devstack ## build the servers and the linter, those that are not there yet
+	bin/devstack tools
+
+clean-tools: devstack ## remove the servers and the linter that were built
+	bin/devstack clean-tools
+
+devstack:
+	@$(GO) build -o bin/devstack ./cmd/devstack

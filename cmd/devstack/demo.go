@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+)
+
+// demo runs the whole story, and fails at the first step that is not as it should be.
+func demo(ctx context.Context) (err error) {
+	began := time.Now()
+	servers, err := startServers(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.close()) }()
+	d := &story{
+		servers: servers,
+		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: os.Stdout},
+	}
+	for _, chapter := range []func(context.Context) error{
+		d.enable, d.configure, d.bootNATS, d.defineRole, d.login, d.talk, d.namedUser,
+	} {
+		if err := chapter(ctx); err != nil {
+			return err
+		}
+	}
+	d.say("That was all of it, in %.1f seconds.", time.Since(began).Seconds())
+	return nil
+}
+
+// story is the demo under way.
+type story struct {
+	*servers
+	*shell
+}
+
+func (d *story) enable(ctx context.Context) error {
+	d.say("A Vault runs in dev mode, with the plugin's program in its plugin directory.")
+	for _, variable := range d.environment() {
+		d.show("export " + variable)
+	}
+	register := fmt.Sprintf("vault plugin register -sha256=%s auth %s", d.sha256, stack.PluginName)
+	if err := d.run(ctx, register, "Success!"); err != nil {
+		return err
+	}
+	return d.run(ctx, "vault auth enable -path=nats "+stack.PluginName, "Success!")
+}
+
+func (d *story) configure(ctx context.Context) error {
+	d.say("The mount becomes a NATS operator, and trusts the issuer of the workloads' tokens.")
+	d.say("No nats-server runs yet: the answer warns of what is still to be delivered.")
+	return d.run(ctx, "vault write auth/nats/config oidc_discovery_url=$ISSUER"+
+		" account_jwt_server_url=$NATS_URL service_url=$NATS_URL", "operator_jwt", "system_account_jwt")
+}
+
+func (d *story) bootNATS(ctx context.Context) error {
+	d.say("A nats-server boots from what the mount says, and trusts it from then on.")
+	if err := d.run(ctx, "vault read -field=config auth/nats/config/server > nats-server.conf"); err != nil {
+		return err
+	}
+	d.show("nats-server --config nats-server.conf --addr 127.0.0.1 --port " + d.natsPort() + " &")
+	return d.startNATS(ctx)
+}
+
+func (d *story) defineRole(ctx context.Context) error {
+	d.say("An account, and a role whose workloads get what their token's project_path earns.")
+	account := `vault write auth/nats/jwt/orders type=account config='{"description":"orders of the shop"}'`
+	if err := d.run(ctx, account, "public_key"); err != nil {
+		return err
+	}
+	return d.run(ctx, `vault write auth/nats/role/dev account=orders bound_audiences=vault user_claim=sub \
+    token_policies=default token_ttl=10m user_template='{
+      "pub": {"allow": ["orders.{{claim(project_path)|escape}}.>"]},
+      "sub": {"allow": ["orders.{{claim(project_path)|escape}}.>"]}}'`)
+}
+
+func (d *story) login(ctx context.Context) error {
+	d.say("A CI job has a token from its platform. It logs in with that and nothing else.")
+	if err := d.run(ctx, "devstack token aud=vault sub=job-4711 project_path=acme/shop > job.jwt"); err != nil {
+		return err
+	}
+	if err := d.run(ctx, "VAULT_TOKEN= vault write auth/nats/login role=dev jwt=@job.jwt",
+		"BEGIN NATS USER JWT", "account_public_key", "token_meta_role", "orders"); err != nil {
+		return err
+	}
+	d.say("The token is Vault's, as any other.")
+	if err := d.run(ctx, "VAULT_TOKEN= vault write -field=token auth/nats/login role=dev jwt=@job.jwt > job.token"); err != nil {
+		return err
+	}
+	return d.run(ctx, "VAULT_TOKEN=$(cat job.token) vault token lookup", "auth/nats/login", "user_public_key")
+}
+
+func (d *story) talk(ctx context.Context) error {
+	d.say("The creds are NATS's. With them a message flows under the permissions of the claims.")
+	if err := d.run(ctx, "VAULT_TOKEN= vault write -field=creds auth/nats/login role=dev jwt=@job.jwt > job.creds"); err != nil {
+		return err
+	}
+	listener, err := d.background(ctx, "devstack sub -creds job.creds -count 1 'orders.acme%2Fshop.>'")
+	if err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	if err := stack.WaitFor(waiting, "subscribe", func() error { return listener.printed("subscribed") }); err != nil {
+		return err
+	}
+	if err := d.run(ctx, "devstack pub -creds job.creds 'orders.acme%2Fshop.new' 'two apples'", "published"); err != nil {
+		return err
+	}
+	if err := d.finish(ctx, listener, "two apples"); err != nil {
+		return err
+	}
+	d.say("The orders of another project are none of its business: nats-server refuses.")
+	return d.fails(ctx, "devstack pub -creds job.creds 'orders.acme%2Fbank.new' 'all the money'", "Permissions Violation")
+}
+
+func (d *story) namedUser(ctx context.Context) error {
+	d.say("A named user's key never leaves the mount: Vault signs the nonce of nats-server.")
+	user := `vault write auth/nats/jwt/billing type=user account=orders config='{"pub":{"allow":["orders.billing.>"]}}'`
+	if err := d.run(ctx, user, "public_key"); err != nil {
+		return err
+	}
+	if err := d.run(ctx, "vault write auth/nats/jwt/billing/sign nonce=PXoWU7zWAMt75FY", "signed_nonce"); err != nil {
+		return err
+	}
+	if err := d.run(ctx, "devstack pub -vault auth/nats/jwt/billing orders.billing.report 'paid'", "published"); err != nil {
+		return err
+	}
+	return d.fails(ctx, "devstack pub -vault auth/nats/jwt/billing orders.other 'paid'", "Permissions Violation")
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+)
+
+// dev runs the servers, ready to try, until the context ends.
+func dev(ctx context.Context) (err error) {
+	servers, err := startServers(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.close()) }()
+	if err := servers.makeReady(ctx); err != nil {
+		return err
+	}
+	servers.printNext()
+	<-ctx.Done()
+	fmt.Println("\nstopping")
+	return nil
+}
+
+// makeReady brings the mount to where the demo has it before its first login.
+func (s *servers) makeReady(ctx context.Context) error {
+	if err := s.vault.Install(ctx, filepath.Join(s.vault.PluginDir, stack.PluginName)); err != nil {
+		return err
+	}
+	if err := s.vault.Enable(ctx, "nats"); err != nil {
+		return err
+	}
+	client, err := s.vault.Client()
+	if err != nil {
+		return err
+	}
+	for _, write := range []struct {
+		path string
+		data map[string]any
+	}{
+		{"config", map[string]any{
+			"oidc_discovery_url":     s.issuer.URL,
+			"account_jwt_server_url": s.nats.URL,
+			"service_url":            s.nats.URL,
+		}},
+		{"jwt/orders", map[string]any{"type": "account"}},
+		{"role/dev", map[string]any{
+			"account": "orders", "bound_audiences": "vault", "user_claim": "sub",
+			"token_policies": "default", "token_ttl": "10m",
+			"user_template": `{"pub":{"allow":["orders.{{claim(project_path)|escape}}.>"]},` +
+				`"sub":{"allow":["orders.{{claim(project_path)|escape}}.>"]}}`,
+		}},
+	} {
+		if _, err := client.Logical().WriteWithContext(ctx, "auth/nats/"+write.path, write.data); err != nil {
+			return err
+		}
+	}
+	secret, err := client.Logical().ReadWithContext(ctx, "auth/nats/config/server")
+	config, err := field(secret, err, "auth/nats/config/server", "config")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "nats-server.conf"), []byte(config), 0o600); err != nil {
+		return err
+	}
+	return s.startNATS(ctx)
+}
+
+// printNext prints what a person needs to go on.
+func (s *servers) printNext() {
+	fmt.Println("Vault, nats-server and an OIDC issuer are running; Ctrl-C stops them. In another terminal:")
+	fmt.Println()
+	for _, variable := range s.environment() {
+		fmt.Println("  export " + variable)
+	}
+	fmt.Println("  export PATH=" + s.binDir() + ":$PATH")
+	fmt.Print(`
+  vault read auth/nats/config
+  devstack token aud=vault sub=me project_path=acme/shop > me.jwt
+  vault write auth/nats/login role=dev jwt=@me.jwt
+  vault write -field=creds auth/nats/login role=dev jwt=@me.jwt > me.creds
+  devstack sub -creds me.creds 'orders.acme%2Fshop.>' &
+  devstack pub -creds me.creds 'orders.acme%2Fshop.new' 'two apples'
+  vault path-help auth/nats
+`)
+}
