@@ -55,7 +55,8 @@ func (p claimPath) find(claims map[string]any) any {
 			value = v[token]
 		case []any:
 			i, err := strconv.ParseUint(token, 10, 31)
-			if err != nil || int(i) >= len(v) {
+			leadingZero := len(token) > 1 && token[0] == '0'
+			if err != nil || leadingZero || int(i) >= len(v) {
 				return nil
 			}
 			value = v[i]

@@ -1,0 +1,301 @@
+package roles
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mitchellh/pointerstructure"
+	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+)
+
+func TestBindToken(t *testing.T) {
+	bound := func(value string) func(*Role) {
+		return func(r *Role) { require.NoError(t, unmarshalNumbers(value, &r.BoundClaims)) }
+	}
+	globs := func(value string) func(*Role) {
+		return func(r *Role) { bound(value)(r); r.BoundClaimsType = BoundClaimsGlob }
+	}
+	expression := func(source string) func(*Role) {
+		return func(r *Role) { r.BoundExpression = source }
+	}
+	for name, test := range map[string]struct {
+		role   func(*Role)
+		claims string
+		fault  string // part of the error; empty: the token is taken
+	}{
+		"the bound subject is taken":            {func(r *Role) { r.BoundSubject = "runner" }, `{}`, ""},
+		"another subject is refused":            {func(r *Role) { r.BoundSubject = "other" }, `{}`, "bound_subject"},
+		"no subject is refused":                 {func(r *Role) { r.BoundSubject, r.UserClaim = "runner", "u" }, `{"sub": null, "u": "x"}`, "bound_subject"},
+		"a subject that is a list is refused":   {func(r *Role) { r.BoundSubject, r.UserClaim = "runner", "u" }, `{"sub": ["runner"], "u": "x"}`, "bound_subject"},
+		"a missing user claim is refused":       {nil, `{"sub": null}`, `user claim "sub" is not in the token`},
+		"a user claim that is a number":         {nil, `{"sub": 7}`, "not a string"},
+		"a user claim that is a list":           {nil, `{"sub": ["a"]}`, "not a string"},
+		"an empty user claim is refused":        {nil, `{"sub": ""}`, "is empty"},
+		"an alias of another issuer is refused": {nil, `{"sub": "issuer:gitlab:x"}`, `"issuer:"`},
+
+		"an equal string is taken":                   {bound(`{"a": "x"}`), `{"a": "x"}`, ""},
+		"another string is refused":                  {bound(`{"a": "x"}`), `{"a": "y"}`, `claim "a" does not match`},
+		"a missing claim is refused":                 {bound(`{"a": "x"}`), `{}`, `claim "a" of bound_claims is not in the token`},
+		"a null claim is refused":                    {bound(`{"a": "x"}`), `{"a": null}`, "not in the token"},
+		"one of several values is taken":             {bound(`{"a": ["x", "y"]}`), `{"a": "y"}`, ""},
+		"an element of a list is taken":              {bound(`{"a": "y"}`), `{"a": ["x", "y"]}`, ""},
+		"a list with a common element is taken":      {bound(`{"a": ["y", "z"]}`), `{"a": ["x", "y"]}`, ""},
+		"lists without a common element are refused": {bound(`{"a": ["w", "z"]}`), `{"a": ["x", "y"]}`, "does not match"},
+		"an empty list is refused":                   {bound(`{"a": "x"}`), `{"a": []}`, "does not match"},
+		"an object is refused":                       {bound(`{"a": "x"}`), `{"a": {"x": "x"}}`, "does not match"},
+		"objects in a list are passed over":          {bound(`{"a": "x"}`), `{"a": [{"x": 1}, ["x"], "x"]}`, ""},
+		"every claim must match":                     {bound(`{"a": "x", "b": "y"}`), `{"a": "x", "b": "z"}`, `claim "b"`},
+		"an equal number is taken":                   {bound(`{"a": 42}`), `{"a": 42}`, ""},
+		"a number spelled another way is taken":      {bound(`{"a": 42}`), `{"a": 4.2e1}`, ""},
+		"a number is not cut to be equal":            {bound(`{"a": 42}`), `{"a": 42.9}`, "does not match"},
+		"big numbers are not rounded to be equal":    {bound(`{"a": 9007199254740993}`), `{"a": 9007199254740992.0}`, "does not match"},
+		"a number is not the string of it":           {bound(`{"a": 42}`), `{"a": "42"}`, "does not match"},
+		"a string is not the number in it":           {bound(`{"a": "42"}`), `{"a": 42}`, "does not match"},
+		"an equal boolean is taken":                  {bound(`{"a": true}`), `{"a": true}`, ""},
+		"a boolean is not the string of it":          {bound(`{"a": true}`), `{"a": "true"}`, "does not match"},
+		"a claim under a JSON pointer is taken":      {bound(`{"/a/b~1c/1": "x"}`), `{"a": {"b/c": ["w", "x"]}}`, ""},
+		"no claim under a JSON pointer is refused":   {bound(`{"/a/b": "x"}`), `{"a": "x"}`, "not in the token"},
+		"a star is only a star without globs":        {bound(`{"a": "x*"}`), `{"a": "xy"}`, "does not match"},
+
+		"a matching pattern is taken":                {globs(`{"a": "refs/heads/*"}`), `{"a": "refs/heads/main"}`, ""},
+		"a pattern that does not match is refused":   {globs(`{"a": "refs/heads/*"}`), `{"a": "refs/tags/v1"}`, "does not match"},
+		"a pattern has no other wildcards":           {globs(`{"a": "v?"}`), `{"a": "v1"}`, "does not match"},
+		"one of several patterns is taken":           {globs(`{"a": ["x*", "y*"]}`), `{"a": ["ab", "yz"]}`, ""},
+		"a number matches no pattern":                {globs(`{"a": "*"}`), `{"a": 1}`, "does not match"},
+		"a pattern without a star matches itself":    {globs(`{"a": "main"}`), `{"a": "main"}`, ""},
+		"a pattern does not match a part of a value": {globs(`{"a": "main"}`), `{"a": "maintenance"}`, "does not match"},
+
+		"groups may be a list":                  {func(r *Role) { r.GroupsClaim = "g" }, `{"g": ["a", "b"]}`, ""},
+		"groups may be one string":              {func(r *Role) { r.GroupsClaim = "g" }, `{"g": "a"}`, ""},
+		"groups may be an empty list":           {func(r *Role) { r.GroupsClaim = "g" }, `{"g": []}`, ""},
+		"missing groups are refused":            {func(r *Role) { r.GroupsClaim = "g" }, `{}`, `groups claim "g" is not in the token`},
+		"groups that are a number":              {func(r *Role) { r.GroupsClaim = "g" }, `{"g": 1}`, "not a list of strings"},
+		"groups with a number":                  {func(r *Role) { r.GroupsClaim = "g" }, `{"g": ["a", 1]}`, "element 1"},
+		"a mapped claim that is no string":      {func(r *Role) { r.ClaimMappings = map[string]string{"a": "x"} }, `{"a": 1}`, `claim "a" of claim_mappings`},
+		"a mapped claim that is not there":      {func(r *Role) { r.ClaimMappings = map[string]string{"a": "x"} }, `{}`, ""},
+		"an expression that holds":              {expression(`claims.ref == 'main' && issuer == 'default'`), `{"ref": "main"}`, ""},
+		"an expression that does not hold":      {expression(`claims.ref == 'main'`), `{"ref": "dev"}`, "does not hold"},
+		"an expression on a missing claim":      {expression(`claims.ref == 'main'`), `{}`, "no such key: ref"},
+		"an expression that asks for the claim": {expression(`!has(claims.ref) || claims.ref == 'main'`), `{}`, ""},
+		"an expression on a nested claim":       {expression(`'prod' in claims.deploy.targets`), `{"deploy": {"targets": ["dev", "prod"]}}`, ""},
+		"an expression on whole numbers":        {expression(`claims.n == 9007199254740993 && claims.n + 1 > 0`), `{"n": 9007199254740993}`, ""},
+		"an expression on a fraction":           {expression(`claims.n < 1.6`), `{"n": 1.5}`, ""},
+		"an expression on a boolean":            {expression(`claims.b == true`), `{"b": true}`, ""},
+		"an expression on the time":             {expression(`timestamp(claims.exp) - now < duration('1h')`), `{"exp": 1893557000}`, ""},
+		"an expression on the year":             {expression(`now.getFullYear() == 2030`), `{}`, ""},
+		"an expression on the wrong type":       {expression(`claims.n.startsWith('a')`), `{"n": 1}`, "could not be evaluated"},
+		"an expression that divides by zero":    {expression(`1 / claims.n == 1`), `{"n": 0}`, "division by zero"},
+		"an expression on groups": {func(r *Role) { r.GroupsClaim, r.BoundExpression = "g", `groups.exists(g, g.startsWith('team-'))` },
+			`{"g": ["x", "team-a"]}`, ""},
+		"an expression on groups that are not there": {expression(`size(groups) == 0`), `{}`, ""},
+		"an expression that costs too much": {expression(`claims.l.all(a, claims.l.all(b, claims.l.all(c, a + b + c >= 0)))`),
+			`{"l": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40]}`, "cost limit exceeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := compile(t, jwtRole(test.role)).Bind(token(t, test.claims), now)
+			if test.fault == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, test.fault)
+		})
+	}
+}
+
+func TestBindServiceAccount(t *testing.T) {
+	for name, test := range map[string]struct {
+		role    func(*Role)
+		account func(*claims.ServiceAccount)
+		fault   string
+	}{
+		"the bound service account is taken": {nil, nil, ""},
+		"another name is refused": {nil,
+			func(a *claims.ServiceAccount) { a.Name = "deployer" }, `name "deployer"`},
+		"another namespace is refused": {nil,
+			func(a *claims.ServiceAccount) { a.Namespace = "prod" }, `namespace "prod"`},
+		"a name that a pattern matches is taken": {
+			func(r *Role) { r.BoundServiceAccountNames = []string{"x", "build*"} }, nil, ""},
+		"a namespace that a pattern matches is taken": {
+			func(r *Role) { r.BoundServiceAccountNamespaces = []string{"c*"} }, nil, ""},
+		"a namespace with the labels is taken": {
+			func(r *Role) {
+				r.BoundServiceAccountNamespaces, r.BoundServiceAccountNamespaceSelector = nil, `{"matchLabels": {"env": "ci"}}`
+			},
+			func(a *claims.ServiceAccount) { a.NamespaceLabels = map[string]string{"env": "ci", "x": "y"} }, ""},
+		"a namespace without the labels is refused": {
+			func(r *Role) {
+				r.BoundServiceAccountNamespaces, r.BoundServiceAccountNamespaceSelector = nil, `{"matchLabels": {"env": "ci"}}`
+			},
+			func(a *claims.ServiceAccount) { a.NamespaceLabels = map[string]string{"env": "prod"} }, "namespace"},
+		"a namespace that is named needs no labels": {
+			func(r *Role) { r.BoundServiceAccountNamespaceSelector = `{"matchLabels": {"env": "ci"}}` }, nil, ""},
+		"a service account without a UID is refused": {nil,
+			func(a *claims.ServiceAccount) { a.UID = "" }, "UID"},
+		"an annotation under a reserved key is refused": {nil,
+			func(a *claims.ServiceAccount) { a.Annotations = map[string]string{"service_account_uid": "x"} }, "reserved"},
+		"an expression sees the service account's groups": {
+			func(r *Role) {
+				r.BoundExpression = `'system:serviceaccounts:ci' in groups && claims['kubernetes.io'].namespace == 'ci'`
+			}, nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := compile(t, kubernetesRole(test.role)).Bind(serviceAccount(test.account), now)
+			if test.fault == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, test.fault)
+		})
+	}
+
+	t.Run("a profile without a service account is refused", func(t *testing.T) {
+		p := serviceAccount(nil)
+		p.ServiceAccount = nil
+		_, err := compile(t, kubernetesRole(nil)).Bind(p, now)
+		require.ErrorContains(t, err, "service account")
+	})
+}
+
+func TestBindMakesTheIdentity(t *testing.T) {
+	t.Run("of a token", func(t *testing.T) {
+		c := compile(t, jwtRole(func(r *Role) {
+			r.GroupsClaim = "/realm/groups"
+			r.ClaimMappings = map[string]string{"ref": "branch", "/a/b": "deep", "none": "none"}
+		}))
+		b, err := c.Bind(token(t, `{"realm": {"groups": ["x", "", "y"]}, "ref": "main", "a": {"b": "c"}}`), now)
+		require.NoError(t, err)
+		require.Equal(t, "runner", b.Alias)
+		require.Equal(t, []string{"x", "y"}, b.Groups)
+		require.Equal(t, map[string]string{"branch": "main", "deep": "c"}, b.Metadata)
+	})
+
+	t.Run("of a claim under a JSON pointer", func(t *testing.T) {
+		c := compile(t, jwtRole(func(r *Role) { r.UserClaim, r.UserClaimJSONPointer = "/user/login", true }))
+		b, err := c.Bind(token(t, `{"user": {"login": "ann"}}`), now)
+		require.NoError(t, err)
+		require.Equal(t, "ann", b.Alias)
+	})
+
+	t.Run("of a claim whose name looks like a JSON pointer", func(t *testing.T) {
+		c := compile(t, jwtRole(func(r *Role) { r.UserClaim = "/user/login" }))
+		b, err := c.Bind(token(t, `{"/user/login": "ann"}`), now)
+		require.NoError(t, err)
+		require.Equal(t, "ann", b.Alias)
+	})
+
+	t.Run("of a service account", func(t *testing.T) {
+		c := compile(t, kubernetesRole(nil))
+		b, err := c.Bind(serviceAccount(func(a *claims.ServiceAccount) { a.Annotations = map[string]string{"team": "blue"} }), now)
+		require.NoError(t, err)
+		require.Equal(t, "474b11b5-0f20-4f9d-8ca5-65715ab325e0", b.Alias)
+		require.Nil(t, b.Groups)
+		require.Equal(t, map[string]string{
+			"service_account_name": "builder", "service_account_namespace": "ci",
+			"service_account_uid": "474b11b5-0f20-4f9d-8ca5-65715ab325e0", "service_account_secret_name": "",
+		}, b.Metadata)
+		require.Equal(t, map[string]string{"team": "blue"}, b.AliasMetadata)
+	})
+
+	t.Run("of a service account by its name", func(t *testing.T) {
+		c := compile(t, kubernetesRole(func(r *Role) { r.AliasNameSource = AliasServiceAccountName }))
+		b, err := c.Bind(serviceAccount(nil), now)
+		require.NoError(t, err)
+		require.Equal(t, "ci/builder", b.Alias)
+	})
+
+	t.Run("of another issuer, under a name that no default issuer can give", func(t *testing.T) {
+		c := compile(t, jwtRole(func(r *Role) { r.Issuer = "gitlab" }))
+		p := token(t, `{}`)
+		p.Issuer = "gitlab"
+		b, err := c.Bind(p, now)
+		require.NoError(t, err)
+		require.Equal(t, "issuer:gitlab:runner", b.Alias)
+	})
+
+	t.Run("of a Vault entity", func(t *testing.T) {
+		b, err := compile(t, vaultRole(nil)).BindEntity(Entity{ID: "id", Name: "ann", Groups: []string{"ops"}})
+		require.NoError(t, err)
+		require.Equal(t, "ann", b.Alias)
+		require.Equal(t, []string{"ops"}, b.Groups)
+	})
+}
+
+func TestBindRefusesTheWrongKindOfIdentity(t *testing.T) {
+	c := compile(t, jwtRole(func(r *Role) { r.Issuer = "gitlab" }))
+	_, err := c.Bind(token(t, `{}`), now)
+	require.ErrorContains(t, err, `issuer "default"`)
+
+	p := serviceAccount(nil)
+	p.Issuer = "gitlab"
+	_, err = c.Bind(p, now)
+	require.ErrorContains(t, err, "kind kubernetes")
+
+	_, err = c.BindEntity(Entity{ID: "id", Name: "ann"})
+	require.ErrorContains(t, err, "needs a token")
+
+	v := compile(t, vaultRole(nil))
+	_, err = v.Bind(token(t, `{}`), now)
+	require.ErrorContains(t, err, "takes no token")
+	_, err = v.BindEntity(Entity{})
+	require.ErrorContains(t, err, "no entity")
+}
+
+// FuzzClaimPath compares the look-up with the library that the JWT method uses.
+func FuzzClaimPath(f *testing.F) {
+	for _, pointer := range []string{"", "/", "/a", "/a/b", "/l/0", "/l/9", "/l/-", "/x~1y", "/x~0y", "//", "/a//", "a", "/l/00"} {
+		f.Add(pointer)
+	}
+	var all map[string]any
+	require.NoError(f, unmarshalNumbers(`{"a": {"b": "1", "": "2"}, "": {"": "3"}, "l": ["4", ["5"]], "x/y": "6", "x~y": "7", "n": null}`, &all))
+	f.Fuzz(func(t *testing.T, pointer string) {
+		path, err := parseClaimPath(pointer)
+		if err != nil || path.tokens == nil {
+			return
+		}
+		want, err := pointerstructure.Get(all, pointer)
+		if err != nil {
+			want = nil
+		}
+		got := path.find(all)
+		if strings.HasPrefix(pointer, "/l/") && !arrayIndexes.MatchString(pointer) {
+			require.Nil(t, got) // the library takes "", "+1" and "0x1" for an index too
+			return
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+// arrayIndexes matches what RFC 6901 has for the indexes of the fuzzer's list.
+var arrayIndexes = regexp.MustCompile(`^/l/(0|[1-9][0-9]*)(/(0|[1-9][0-9]*))?$`)
+
+func FuzzBind(f *testing.F) {
+	f.Add(`{"sub": "x", "g": ["a"], "a": 1}`, `{"a": [1, "x", true]}`)
+	f.Add(`{"sub": "x", "g": "a", "a": {"b": []}}`, `{"/a/b": "x"}`)
+	f.Add(`{"sub": "issuer:x", "g": [1], "a": 1e400}`, `{"a": 1e400}`)
+	f.Fuzz(func(t *testing.T, claimsJSON, boundJSON string) {
+		r := jwtRole(func(r *Role) {
+			r.GroupsClaim = "g"
+			r.ClaimMappings = map[string]string{"a": "a"}
+			r.BoundExpression = "claims.a != 7"
+		})
+		if json.Unmarshal([]byte(boundJSON), &r.BoundClaims) != nil {
+			return
+		}
+		var all map[string]any
+		if unmarshalNumbers(claimsJSON, &all) != nil {
+			return
+		}
+		c, err := r.Compile()
+		if err != nil {
+			return
+		}
+		b, err := c.Bind(&claims.Profile{Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: all}, now)
+		if err == nil {
+			require.Equal(t, all["sub"], b.Alias)
+		}
+	})
+}
