@@ -14,7 +14,7 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
-// startLimit bounds the start of the servers, but not what builds them first.
+// startLimit bounds the start of a server, but not what builds it first.
 const startLimit = time.Minute
 
 // servers is what demo and dev work with: a Vault in dev mode with the plugin's
@@ -35,8 +35,6 @@ func startServers(ctx context.Context) (*servers, error) {
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
 	s := &servers{}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -55,9 +53,12 @@ func (s *servers) start(ctx context.Context) error {
 	if s.nats, err = stack.NewNATS(); err != nil {
 		return err
 	}
-	if s.vault, err = stack.StartVault(ctx, stack.VaultConfig{}); err != nil {
+	starting, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	if s.vault, err = stack.StartVault(starting, stack.VaultConfig{}); err != nil {
 		return err
 	}
+	fmt.Fprintln(os.Stderr, "devstack: building the plugin")
 	program, err := stack.BuildPlugin(ctx, s.vault.PluginDir, "v0.1.0-dev")
 	if err != nil {
 		return err
