@@ -97,15 +97,23 @@ func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
 // revoke stores a revocation, which is durable when revoke returns, and brings
 // it to the servers, which is tried until it succeeds.
 func (b *backend) revoke(ctx context.Context, s logical.Storage, account string, wanted revocation) error {
-	err := b.chain.revocations.add(ctx, s, account, wanted, func(ctx context.Context) error {
-		return b.chain.markPending(ctx, s, account)
-	})
-	if err != nil {
+	if err := b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account)); err != nil {
 		return err
 	}
-	b.chain.changed(account)
 	for _, warning := range b.deliver(ctx, s, account) {
 		b.Logger().Warn("revocation "+warning, "account", account)
 	}
 	return nil
+}
+
+// asChange has a change of an account's revocations delivered: it is marked
+// before it is stored.
+func (b *backend) asChange(s logical.Storage, account string) around {
+	return func(ctx context.Context, write func() error) error {
+		if err := b.chain.markPending(ctx, s, account); err != nil {
+			return err
+		}
+		defer b.chain.changed(account)
+		return write()
+	}
 }

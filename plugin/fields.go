@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -157,6 +158,21 @@ func orEmpty(list []string) []string {
 		return []string{}
 	}
 	return list
+}
+
+// asUnix reads a Unix time from a lease's internal data, where JSON has been in
+// between.
+func asUnix(value any) (time.Time, error) {
+	switch v := value.(type) {
+	case int64:
+		return time.Unix(v, 0), nil
+	case float64:
+		return time.Unix(int64(v), 0), nil
+	case json.Number:
+		seconds, err := v.Int64()
+		return time.Unix(seconds, 0), err
+	}
+	return time.Time{}, fmt.Errorf("%v is not a time", value)
 }
 
 // shortList shows the first few of many names.

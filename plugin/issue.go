@@ -130,12 +130,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if err != nil {
 		return nil, err
 	}
-	user, err := role.compiled.Render(bound, roles.Account{
-		Name:          account.name,
-		PublicKey:     account.publicKey,
-		Tags:          account.tags,
-		IssuerAccount: account.issuerAccount(),
-	}, key.public)
+	user, err := role.compiled.Render(bound, account.forRoles(), key.public)
 	if err != nil {
 		return nil, &fieldError{Fault: fmt.Sprintf("error rendering the role's template: %s", err)}
 	}
@@ -165,6 +160,11 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		expires:          expires,
 		url:              url,
 	}, nil
+}
+
+// forRoles is what a role's template may ask of the account.
+func (a *account) forRoles() roles.Account {
+	return roles.Account{Name: a.name, PublicKey: a.publicKey, Tags: a.tags, IssuerAccount: a.issuerAccount()}
 }
 
 // limitsAge is how old the mount's lease limits may be: each look is a call to

@@ -143,30 +143,39 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	if req.EntityID == "" {
 		return nil, &fieldError{Fault: fmt.Sprintf("role %q is for Vault entities, and this Vault token has none", role.name)}
 	}
-	entity, err := b.System().EntityInfo(req.EntityID)
+	caller, err := b.entity(req.EntityID)
 	if err != nil {
-		return nil, fmt.Errorf("looking up the caller's entity: %w", err)
+		return nil, err
 	}
-	if entity == nil {
-		return nil, &fieldError{Fault: "the Vault token's entity does not exist any more"}
-	}
-	if entity.Disabled {
-		return nil, logical.ErrPermissionDenied
-	}
-	groups, err := b.System().GroupsForEntity(req.EntityID)
-	if err != nil {
-		return nil, fmt.Errorf("looking up the groups of the caller's entity: %w", err)
-	}
-	caller := roles.Entity{ID: entity.ID, Name: entity.Name, Metadata: maps.Clone(entity.Metadata)}
-	for _, group := range groups {
-		caller.Groups = append(caller.Groups, group.Name)
-	}
-	slices.Sort(caller.Groups)
-	bound, err := role.compiled.BindEntity(caller)
+	bound, err := role.compiled.BindEntity(*caller)
 	if err != nil {
 		return nil, &fieldError{Fault: fmt.Sprintf("error validating the caller's entity: %s", err)}
 	}
 	return bound, nil
+}
+
+// entity looks a Vault entity and its groups up.
+func (b *backend) entity(id string) (*roles.Entity, error) {
+	entity, err := b.System().EntityInfo(id)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the entity: %w", err)
+	}
+	if entity == nil {
+		return nil, &fieldError{Fault: "the Vault entity does not exist"}
+	}
+	if entity.Disabled {
+		return nil, logical.ErrPermissionDenied
+	}
+	groups, err := b.System().GroupsForEntity(id)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the entity's groups: %w", err)
+	}
+	found := &roles.Entity{ID: entity.ID, Name: entity.Name, Metadata: maps.Clone(entity.Metadata)}
+	for _, group := range groups {
+		found.Groups = append(found.Groups, group.Name)
+	}
+	slices.Sort(found.Groups)
+	return found, nil
 }
 
 // renewCreds tells how long the lease still is: nothing extends a user JWT.

@@ -113,7 +113,20 @@ func (b *backend) identify(ctx context.Context, req *logical.Request, role *role
 			return nil, logical.ErrPermissionDenied
 		}
 	}
-	issuer, err := b.issuer(ctx, req.Storage, role.entry.Issuer)
+	identity, err := b.verify(ctx, req.Storage, role, token, now)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := role.compiled.Bind(identity.Profile(), now)
+	if err != nil {
+		return nil, &fieldError{Fault: fmt.Sprintf("error validating claims: %s", err)}
+	}
+	return bound, nil
+}
+
+// verify has the role's issuer say who the token's bearer is.
+func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, token string, now time.Time) (*claims.Identity, error) {
+	issuer, err := b.issuer(ctx, s, role.entry.Issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -127,11 +140,7 @@ func (b *backend) identify(ctx context.Context, req *logical.Request, role *role
 	case err != nil:
 		return nil, &fieldError{Fault: fmt.Sprintf("error validating token: %s", err)}
 	}
-	bound, err := role.compiled.Bind(identity.Profile(), now)
-	if err != nil {
-		return nil, &fieldError{Fault: fmt.Sprintf("error validating claims: %s", err)}
-	}
-	return bound, nil
+	return identity, nil
 }
 
 // auth is the Vault token's part of the answer. The alias's metadata holds
@@ -142,9 +151,16 @@ func (r *role) auth(bound *roles.Bound) *logical.Auth {
 	metadata["role"] = r.name
 	metadata["account"] = r.entry.Account
 
+	aliasMetadata := make(map[string]string, len(bound.Metadata)+len(bound.AliasMetadata)+1)
+	maps.Copy(aliasMetadata, bound.AliasMetadata)
+	maps.Copy(aliasMetadata, bound.Metadata)
+	if r.entry.RoleType == roles.TypeJWT {
+		aliasMetadata["role"] = r.name // as in the JWT method, and not in the Kubernetes method
+	}
+
 	auth := &logical.Auth{
 		DisplayName: bound.Alias,
-		Alias:       &logical.Alias{Name: bound.Alias, Metadata: bound.Metadata},
+		Alias:       &logical.Alias{Name: bound.Alias, Metadata: aliasMetadata},
 		InternalData: map[string]any{
 			"role":   r.name,
 			"issuer": r.entry.Issuer,

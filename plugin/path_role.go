@@ -36,6 +36,7 @@ func (b *backend) pathsRole() []*framework.Path {
 	return []*framework.Path{
 		list("role/?$"),
 		list("roles/?$"),
+		b.pathRolePreview(),
 		{
 			Pattern:      "role/(?P<name>.+)",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role", ItemType: "Role", Action: "Create"},
@@ -176,10 +177,7 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, name string,
 
 // roleWarnings are the things about a role that are allowed and rarely meant.
 func (b *backend) roleWarnings(r *role) []string {
-	var warnings []string
-	if r.compiled.GrantsAll() {
-		warnings = append(warnings, fmt.Sprintf("role %q grants every subject of account %q: its user_template restricts neither pub nor sub", r.name, r.entry.Account))
-	}
+	warnings := r.compiled.Warnings()
 	most := b.System().MaxLeaseTTL()
 	if r.entry.TokenMaxTTL > most {
 		warnings = append(warnings, fmt.Sprintf("token_max_ttl is more than the mount's maximum lease TTL of %s, which tokens are cut to", most))

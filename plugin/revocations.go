@@ -55,6 +55,10 @@ type accountRevocations struct {
 	segments map[int][]revocation
 }
 
+// around does what a change of an account's revocations asks for before and
+// after the write that it is given.
+type around func(ctx context.Context, write func() error) error
+
 type waitingRevocation struct {
 	revocation
 	written bool
@@ -86,9 +90,9 @@ func (r *revocations) invalidate(key string) {
 }
 
 // add stores a revocation; it is durable when add returns. Whoever comes while
-// another writes is written together with all who came meanwhile. before is
-// called ahead of the write.
-func (r *revocations) add(ctx context.Context, s logical.Storage, account string, wanted revocation, before func(context.Context) error) error {
+// another writes is written together with all who came meanwhile; around is
+// called once for all of them.
+func (r *revocations) add(ctx context.Context, s logical.Storage, account string, wanted revocation, around around) error {
 	a := r.of(account)
 	mine := &waitingRevocation{revocation: wanted}
 	a.queue.Lock()
@@ -107,10 +111,7 @@ func (r *revocations) add(ctx context.Context, s logical.Storage, account string
 
 	// The write is for others too: it does not end with this caller's request.
 	ctx = context.WithoutCancel(ctx)
-	err := before(ctx)
-	if err == nil {
-		err = a.write(ctx, s, account, batch)
-	}
+	err := around(ctx, func() error { return a.write(ctx, s, account, batch) })
 	for _, waiting := range batch {
 		waiting.written, waiting.err = true, err
 	}
@@ -233,9 +234,9 @@ func (r *revocations) list(ctx context.Context, s logical.Storage, account strin
 	return live, nil
 }
 
-// remove drops those that match and says how many they were. before is called
-// ahead of the write, if there is one.
-func (r *revocations) remove(ctx context.Context, s logical.Storage, account string, match func(revocation) bool, before func(context.Context) error) (int, error) {
+// remove drops those that match and says how many they were. around is called
+// only if there are any.
+func (r *revocations) remove(ctx context.Context, s logical.Storage, account string, match func(revocation) bool, around around) (int, error) {
 	a := r.of(account)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -254,10 +255,7 @@ func (r *revocations) remove(ctx context.Context, s logical.Storage, account str
 	if removed == 0 {
 		return 0, nil
 	}
-	if err := before(ctx); err != nil {
-		return 0, err
-	}
-	return removed, a.store(ctx, s, account, changed)
+	return removed, around(ctx, func() error { return a.store(ctx, s, account, changed) })
 }
 
 // prune drops what is over, of all accounts. The servers need not hear of it:
@@ -267,10 +265,10 @@ func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Tim
 	if err != nil {
 		return fmt.Errorf("listing the accounts with revocations: %w", err)
 	}
-	nothing := func(context.Context) error { return nil }
+	unnoticed := func(_ context.Context, write func() error) error { return write() }
 	for _, account := range accounts {
 		over := func(r revocation) bool { return r.over(now) }
-		if _, err := r.remove(ctx, s, strings.TrimSuffix(account, "/"), over, nothing); err != nil {
+		if _, err := r.remove(ctx, s, strings.TrimSuffix(account, "/"), over, unnoticed); err != nil {
 			return err
 		}
 	}

@@ -121,11 +121,7 @@ func (b *backend) storeScope(ctx context.Context, s logical.Storage, name string
 	if err != nil {
 		return err
 	}
-	scope, err := ready.compiled.Scope()
-	if err != nil {
-		return userFault(err)
-	}
-	return b.chain.setScope(ctx, s, entry.Account, name, scope)
+	return b.chain.setScope(ctx, s, entry.Account, name, ready.compiled.Scope())
 }
 
 // apply changes the fields that were given.
