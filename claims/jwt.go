@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -61,6 +62,8 @@ type JWT struct {
 	boundIssuers []string
 	static       *keySet  // configured keys; nil when they are fetched
 	remote       *remotes // where keys are fetched; nil when they are configured
+	// lastHeader is that of the last good token; nil before the first.
+	lastHeader atomic.Pointer[header]
 }
 
 // NewJWT checks cfg, parses configured keys and takes over the keys of
@@ -149,7 +152,8 @@ func (j *JWT) Close() {
 // the token; none holds the token. If the key is not at hand and cannot be
 // fetched, the error matches ErrUnavailable.
 func (j *JWT) Verify(ctx context.Context, token string, now time.Time, want Expected) (*Identity, error) {
-	t, err := parseToken(token)
+	last := j.lastHeader.Load()
+	t, err := parseToken(token, last)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +182,9 @@ func (j *JWT) Verify(ctx context.Context, token string, now time.Time, want Expe
 	}
 	if j.remote != nil {
 		j.remote.refreshStale(now)
+	}
+	if t.header != last {
+		j.lastHeader.Store(t.header)
 	}
 	return &Identity{profile: Profile{Issuer: j.name, Kind: KindJWT, Claims: claims}}, nil
 }

@@ -101,7 +101,7 @@ func (k *Kubernetes) Close() { k.api.close() }
 // Its errors can be shown to whoever presented the token; none holds the token.
 // They match ErrUnavailable if the API server did not answer, or not to us.
 func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, want Expected) (*Identity, error) {
-	t, err := parseToken(token)
+	t, err := parseToken(token, nil)
 	if err != nil {
 		return nil, err
 	}

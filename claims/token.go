@@ -15,17 +15,23 @@ const maxTokenSize = 128 << 10
 // A token is a JWS in compact serialization (RFC 7515 section 7.1) whose header
 // is checked and whose signature and claims are not.
 type token struct {
-	alg       *algorithm
-	kid       string // empty: the header has none
+	*header
 	signed    []byte // what the signature covers: header, dot and payload, as encoded
 	payload   []byte // the part of signed that is the payload, still encoded
 	signature []byte
 }
 
-// parseToken splits a token and reads its header. Of the header it uses alg and
-// kid alone: a key or the place of one in it (jwk, jku, x5c, x5u) is not looked
-// at, since whoever makes a token can write there what they want.
-func parseToken(raw string) (*token, error) {
+// A header is what matters of a token's header.
+type header struct {
+	encoded string
+	alg     *algorithm
+	kid     string // empty: the header has none
+}
+
+// parseToken splits a token and reads its header, unless it is the last one,
+// which may be nil: an issuer's tokens have the same header until it takes
+// another key.
+func parseToken(raw string, last *header) (*token, error) {
 	// A token read from a file often ends with a newline.
 	raw = strings.TrimSpace(raw)
 	if raw == "" {
@@ -51,14 +57,12 @@ func parseToken(raw string) (*token, error) {
 	data := []byte(raw)
 	end := bytes.LastIndexByte(data, '.')
 	split := bytes.IndexByte(data, '.')
-	t := &token{signed: data[:end], payload: data[split+1 : end]}
-
-	header, err := decodePart(data[:split])
-	if err != nil {
-		return nil, fmt.Errorf("token header %w", err)
-	}
-	if err := t.readHeader(header); err != nil {
-		return nil, err
+	t := &token{header: last, signed: data[:end], payload: data[split+1 : end]}
+	var err error
+	if last == nil || last.encoded != raw[:split] {
+		if t.header, err = parseHeader(raw[:split]); err != nil {
+			return nil, err
+		}
 	}
 	if t.signature, err = decodeBase64(data[end+1:]); err != nil {
 		return nil, fmt.Errorf("token signature %w", err)
@@ -66,36 +70,42 @@ func parseToken(raw string) (*token, error) {
 	return t, nil
 }
 
-// readHeader takes alg and kid from the header, and refuses what would change
-// the meaning of the rest.
-func (t *token) readHeader(header map[string]any) error {
-	if _, ok := header["crit"]; ok {
+// parseHeader takes alg and kid from a header, and refuses what would change
+// the meaning of the rest. A key or the place of one in it (jwk, jku, x5c, x5u)
+// is not looked at, since whoever makes a token can write there what they want.
+func parseHeader(encoded string) (*header, error) {
+	members, err := decodePart([]byte(encoded))
+	if err != nil {
+		return nil, fmt.Errorf("token header %w", err)
+	}
+	if _, ok := members["crit"]; ok {
 		// RFC 7515 section 4.1.11: a critical extension that is not understood
 		// makes the token invalid, and none is understood here.
-		return errors.New("token header crit names extensions that are not supported")
+		return nil, errors.New("token header crit names extensions that are not supported")
 	}
-	if _, ok := header["b64"]; ok {
-		return errors.New("token header b64 is not supported")
+	if _, ok := members["b64"]; ok {
+		return nil, errors.New("token header b64 is not supported")
 	}
-	if cty, ok := header["cty"]; ok {
+	if cty, ok := members["cty"]; ok {
 		// RFC 7519 section 5.2: cty says that the payload is another token.
-		if s, ok := cty.(string); !ok || strings.EqualFold(strings.TrimPrefix(strings.ToLower(s), "application/"), "jwt") {
-			return errors.New("token is nested in another token, which is not supported")
+		if s, ok := cty.(string); !ok || strings.TrimPrefix(strings.ToLower(s), "application/") == "jwt" {
+			return nil, errors.New("token is nested in another token, which is not supported")
 		}
 	}
-	name, ok := header["alg"].(string)
+	name, ok := members["alg"].(string)
 	if !ok {
-		return errors.New("token header alg is missing or not a string")
+		return nil, errors.New("token header alg is missing or not a string")
 	}
-	if t.alg = algorithms[name]; t.alg == nil {
-		return fmt.Errorf("token header alg is %.20q, which is not one of the asymmetric algorithms", name)
+	h := &header{encoded: strings.Clone(encoded), alg: algorithms[name]}
+	if h.alg == nil {
+		return nil, fmt.Errorf("token header alg is %.20q, which is not one of the asymmetric algorithms", name)
 	}
-	if kid, ok := header["kid"]; ok {
-		if t.kid, ok = kid.(string); !ok {
-			return errors.New("token header kid is not a string")
+	if kid, ok := members["kid"]; ok {
+		if h.kid, ok = kid.(string); !ok {
+			return nil, errors.New("token header kid is not a string")
 		}
 	}
-	return nil
+	return h, nil
 }
 
 // claims decodes the payload.

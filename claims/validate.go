@@ -170,9 +170,9 @@ func seconds(given, standard time.Duration) int64 {
 	return int64(leeway(given, standard) / time.Second)
 }
 
-// maxDate bounds a time claim; with less of a margin, adding to it could
-// overflow and make of a far future the past.
-const maxDate = 1 << 62
+// maxDate bounds a time claim to the whole seconds that every JSON reader sees
+// as the same number, some 285 million years; sums of them do not overflow.
+const maxDate = 1 << 53
 
 // numericDate returns a time claim (RFC 7519 section 2, NumericDate) in seconds
 // since the epoch, cut to whole ones; 0 if it is missing.
@@ -188,12 +188,12 @@ func numericDate(claims map[string]any, name string) (int64, error) {
 	date, err := strconv.ParseInt(string(number), 10, 64)
 	if err != nil {
 		f, err := strconv.ParseFloat(string(number), 64)
-		if err != nil || f >= maxDate || f <= -maxDate {
+		if err != nil || f > maxDate || f < -maxDate {
 			return 0, fmt.Errorf("%s claim is not a time", name)
 		}
 		return int64(f), nil
 	}
-	if date >= maxDate || date <= -maxDate {
+	if date > maxDate || date < -maxDate {
 		return 0, fmt.Errorf("%s claim is not a time", name)
 	}
 	return date, nil
