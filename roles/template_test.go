@@ -203,6 +203,7 @@ func TestRender(t *testing.T) {
 		"a no-break space":                 {template(publish("{{claim(p)}}")), `{"p": "a\u00a0b"}`, want{}, "white space (U+00A0)"},
 		"a line separator":                 {template(publish("{{claim(p)}}")), `{"p": "a\u2028b"}`, want{}, "white space (U+2028)"},
 		"a null character":                 {template(publish("{{claim(p)}}")), `{"p": "a\u0000"}`, want{}, "a control character (U+0000)"},
+		"a control character beyond ASCII": {template(publish("{{claim(p)}}")), `{"p": "a\u0090"}`, want{}, "a control character (U+0090)"},
 		"a delete character":               {template(publish("{{claim(p)}}")), `{"p": "a\u007f"}`, want{}, "a control character (U+007F)"},
 		"half of a surrogate pair":         {template(publish("{{claim(p)}}")), `{"p": "a\ud800"}`, want{}, "not valid UTF-8"},
 		"one bad element of a list":        {template(publish("{{claim(l)}}")), `{"l": ["a", ">"]}`, want{}, `claim(l) ">"`},
