@@ -15,6 +15,9 @@ import (
 // default max_payload, and the bound of jwt/v2's decoder.
 const MaxJWT = jwt.MaxTokenSize
 
+// ErrTooLarge is the fault of claims whose JWT exceeds MaxJWT.
+var ErrTooLarge = errors.New("is too large")
+
 // jwtVersion is the version of NATS's claims that is written here.
 const jwtVersion = 2
 
@@ -35,7 +38,7 @@ func encode(issuer *Key, issuedAt int64, data *jwt.ClaimsData, claims any) (stri
 	}
 	token := issuer.seal(raw)
 	if len(token) > MaxJWT {
-		return "", fmt.Errorf("is too large: its JWT has %d bytes, and nats-server takes %d", len(token), MaxJWT)
+		return "", fmt.Errorf("%w: its JWT has %d bytes, and nats-server takes %d", ErrTooLarge, len(token), MaxJWT)
 	}
 	return token, nil
 }
@@ -102,6 +105,18 @@ func EncodeDeletion(operator *Key, ids []string, issuedAt int64) (string, error)
 	claims := jwt.NewGenericClaims(operator.public)
 	claims.Data["accounts"] = ids
 	claims.Data["version"] = jwtVersion
+	return encode(operator, issuedAt, &claims.ClaimsData, claims)
+}
+
+// EncodeFarewell makes an account JWT that lets nobody in: no connection is
+// allowed, every user issued up to then is revoked, and it ends at expires
+// (Unix time). It stands in for an account that servers refuse to delete.
+func EncodeFarewell(operator *Key, subject string, issuedAt, expires int64) (string, error) {
+	claims := jwt.NewAccountClaims(subject)
+	claims.Limits = jwt.OperatorLimits{}
+	claims.Revocations = jwt.RevocationList{jwt.All: issuedAt}
+	claims.Expires = expires
+	claims.Type, claims.Version = jwt.AccountClaim, jwtVersion
 	return encode(operator, issuedAt, &claims.ClaimsData, claims)
 }
 

@@ -135,7 +135,7 @@ func TestANATSServerTakesTheConfigurationAsItIs(t *testing.T) {
 	for _, resolver := range []Resolver{ResolverFull, ResolverCache, ResolverMemory} {
 		t.Run(string(resolver), func(t *testing.T) {
 			text := ServerConfig{OperatorJWT: operatorJWT, SystemAccount: system.Public(), Resolver: resolver, Dir: t.TempDir(),
-				Preload: []PreloadedAccount{{system.Public(), systemJWT}}}.Text()
+				SystemAccountJWT: systemJWT, Accounts: []PreloadedAccount{{system.Public(), systemJWT}}}.Text()
 			file := filepath.Join(t.TempDir(), "nats.conf")
 			require.NoError(t, os.WriteFile(file, []byte("listen: 127.0.0.1:-1\n"+text), 0o600))
 			options, err := server.ProcessConfigFile(file)
@@ -155,7 +155,7 @@ func TestANATSServerTakesTheConfigurationAsItIs(t *testing.T) {
 
 func TestTheConfigurationForAURLResolverNamesTheURL(t *testing.T) {
 	text := ServerConfig{OperatorJWT: "eyJ", SystemAccount: "A", Resolver: ResolverURL, URL: "https://vault:8200/v1/auth/nats/jwt/v1/accounts/",
-		Preload: []PreloadedAccount{{"A", "eyJ"}}}.Text()
+		SystemAccountJWT: "eyJ"}.Text()
 	require.Equal(t, "operator: eyJ\nsystem_account: A\n\nresolver: URL(https://vault:8200/v1/auth/nats/jwt/v1/accounts/)\n", text)
 }
 

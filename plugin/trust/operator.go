@@ -73,12 +73,13 @@ const (
 // A ServerConfig is the part of a nats-server's configuration that makes it
 // trust an operator.
 type ServerConfig struct {
-	OperatorJWT   string
-	SystemAccount string // public key
-	Resolver      Resolver
-	Dir           string             // for full and cache
-	URL           string             // for url; the account's public key is appended
-	Preload       []PreloadedAccount // accounts known from the start; not for url
+	OperatorJWT      string
+	SystemAccount    string // public key
+	SystemAccountJWT string
+	Resolver         Resolver
+	Dir              string             // for full and cache
+	URL              string             // for url; the account's public key is appended
+	Accounts         []PreloadedAccount // for memory: all of them
 }
 
 // PreloadedAccount is an account JWT in the configuration.
@@ -88,6 +89,7 @@ type PreloadedAccount struct{ ID, JWT string }
 func (c ServerConfig) Text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "operator: %s\nsystem_account: %s\n\n", c.OperatorJWT, c.SystemAccount)
+	preload := []PreloadedAccount{{c.SystemAccount, c.SystemAccountJWT}}
 	switch c.Resolver {
 	case ResolverFull:
 		fmt.Fprintf(&b, "resolver: {\n  type: full\n  dir: %q\n  allow_delete: true\n  interval: \"2m\"\n}\n", c.Dir)
@@ -95,15 +97,15 @@ func (c ServerConfig) Text() string {
 		fmt.Fprintf(&b, "resolver: {\n  type: cache\n  dir: %q\n  ttl: \"1h\"\n}\n", c.Dir)
 	case ResolverMemory:
 		b.WriteString("resolver: MEMORY\n")
+		preload = c.Accounts
 	case ResolverURL:
 		fmt.Fprintf(&b, "resolver: URL(%s)\n", c.URL)
+		return b.String() // it takes no preloaded accounts
 	}
-	if len(c.Preload) > 0 && c.Resolver != ResolverURL {
-		b.WriteString("\nresolver_preload: {\n")
-		for _, account := range c.Preload {
-			fmt.Fprintf(&b, "  %s: %s\n", account.ID, account.JWT)
-		}
-		b.WriteString("}\n")
+	b.WriteString("\nresolver_preload: {\n")
+	for _, account := range preload {
+		fmt.Fprintf(&b, "  %s: %s\n", account.ID, account.JWT)
 	}
+	b.WriteString("}\n")
 	return b.String()
 }

@@ -1,0 +1,176 @@
+package plugin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// The types of what is stored under a name.
+const (
+	typeAccount = "account"
+	typeUser    = "user"
+)
+
+// defaultKey names the plain signing key that logins are signed with.
+const defaultKey = "default"
+
+// namedEntry is an account or a user in storage.
+type namedEntry struct {
+	Type      string `json:"type"`
+	PublicKey string `json:"public_key"`
+	Seed      string `json:"seed,omitempty"` // of the identity key; empty if it is kept elsewhere
+
+	// Of an account.
+	NATSName string       `json:"nats_name,omitempty"` // in its JWT, if not the name it has here
+	Claims   *jwt.Account `json:"claims,omitempty"`    // without the signing keys below
+	Keys     []signingKey `json:"keys,omitempty"`
+	External bool         `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
+
+	// Of a user.
+	Account    string    `json:"account,omitempty"`
+	User       *jwt.User `json:"user,omitempty"`
+	SigningKey string    `json:"signing_key,omitempty"` // name of the account's key that signs it
+	TTL        int64     `json:"ttl,omitempty"`         // life of its JWTs in seconds; 0 for the mount's default
+}
+
+// signingKey is a key of an account that is listed in its JWT.
+type signingKey struct {
+	Name      string         `json:"name"`           // unique among those that sign
+	Role      string         `json:"role,omitempty"` // the scoped role that owns it
+	PublicKey string         `json:"public_key"`
+	Seed      string         `json:"seed,omitempty"` // empty once it has been rotated away
+	Scope     *jwt.UserScope `json:"scope,omitempty"`
+	Created   int64          `json:"created"`             // Unix time
+	RetireAt  int64          `json:"retire_at,omitempty"` // Unix time until which users signed with it are let in; 0: it signs
+}
+
+// signs reports whether the key is in use, and not only waited out.
+func (k *signingKey) signs() bool { return k.RetireAt == 0 }
+
+// roleKey is the name of a role's scoped signing key. A role's name has no
+// slash, so it cannot be that of another key.
+func roleKey(role string) string { return "role/" + role }
+
+func newSigningKey(name string, now int64) (signingKey, error) {
+	key, err := trust.Generate(trust.Account)
+	if err != nil {
+		return signingKey{}, err
+	}
+	return signingKey{Name: name, PublicKey: key.Public(), Seed: key.Seed(), Created: now}, nil
+}
+
+// key returns the signing key of that name that is in use, nil if there is none.
+func (e *namedEntry) key(name string) *signingKey {
+	for i := range e.Keys {
+		if e.Keys[i].Name == name && e.Keys[i].signs() {
+			return &e.Keys[i]
+		}
+	}
+	return nil
+}
+
+// clone is a copy that can be changed without the original.
+func (e *namedEntry) clone() *namedEntry {
+	copied := *e
+	copied.Keys = slices.Clone(e.Keys)
+	return &copied
+}
+
+// claims is the account with all of its signing keys, in a copy.
+func (e *namedEntry) claims() *jwt.Account {
+	claims := *e.Claims
+	claims.SigningKeys = maps.Clone(e.Claims.SigningKeys)
+	if claims.SigningKeys == nil {
+		claims.SigningKeys = jwt.SigningKeys{}
+	}
+	for _, key := range e.Keys {
+		if key.Scope == nil {
+			claims.SigningKeys.Add(key.PublicKey)
+			continue
+		}
+		scope := *key.Scope
+		scope.Key = key.PublicKey
+		claims.SigningKeys.AddScopedSigner(&scope)
+	}
+	return &claims
+}
+
+// addRevocations adds what was revoked here to what the account's config
+// revokes; of two for one key the later counts.
+func addRevocations(claims *jwt.Account, revoked []revocation) {
+	if len(revoked) == 0 {
+		return
+	}
+	merged := maps.Clone(claims.Revocations)
+	if merged == nil {
+		merged = jwt.RevocationList{}
+	}
+	for _, r := range revoked {
+		merged[r.User] = max(merged[r.User], r.At)
+	}
+	merged.MaybeCompact()
+	claims.Revocations = merged
+}
+
+// natsName is the account's name in its JWT.
+func (e *namedEntry) natsName(name string) string {
+	if e.NATSName != "" {
+		return e.NATSName
+	}
+	return name
+}
+
+// open makes the account ready to sign users. The operator is nil for an
+// account of someone else's.
+func (e *namedEntry) open(name string, o *operator) *account {
+	opened := &account{
+		name:      name,
+		publicKey: e.PublicKey,
+		system:    o != nil && o.entry.SystemAccount == e.PublicKey,
+		signers:   map[string]func() (*trust.Key, error){},
+	}
+	if e.Claims != nil {
+		opened.tags = e.Claims.Tags
+	}
+	for _, key := range e.Keys {
+		switch {
+		case !key.signs() || key.Seed == "":
+		case key.Role != "":
+			opened.signers[key.Role] = lazyKey(key.Seed)
+		case key.Name == defaultKey:
+			opened.signers[""] = lazyKey(key.Seed)
+		}
+	}
+	// nats-server lets in users signed by the identity key only without
+	// strict_signing_key_usage.
+	if opened.signers[""] == nil && e.Seed != "" && (o == nil || !o.entry.Claims.StrictSigningKeyUsage) {
+		opened.signers[""] = lazyKey(e.Seed)
+	}
+	return opened
+}
+
+// same reports whether two values are stored as the same text.
+func same(a, b any) bool {
+	textA, errA := json.Marshal(a)
+	textB, errB := json.Marshal(b)
+	return errA == nil && errB == nil && bytes.Equal(textA, textB)
+}
+
+// lazyKey expands a seed when it is first used: an account may have many.
+func lazyKey(seed string) func() (*trust.Key, error) {
+	return sync.OnceValues(func() (*trust.Key, error) {
+		key, err := trust.ParseSeed(trust.Account, seed)
+		if err != nil {
+			return nil, fmt.Errorf("the stored signing key %w", err)
+		}
+		return key, nil
+	})
+}

@@ -1,0 +1,278 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// systemUserTTL is how long a JWT of the user that delivers lives; a new one is
+// made at every connect.
+const systemUserTTL = time.Hour
+
+// deliverySettings are what the way to the servers depends on.
+type deliverySettings struct {
+	serverURLs, serviceURLs []string
+	tls                     delivery.TLS
+	systemAccount           string // public key
+}
+
+// deliverySettings returns nil where nothing can be delivered: without an
+// operator, or while an imported one's system account is not in the mount.
+func (c *chain) deliverySettings(ctx context.Context, s logical.Storage) (*deliverySettings, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil || !operator.signs() {
+		return nil, err
+	}
+	e := operator.entry
+	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+e.SystemAccount)
+	if index == nil || err != nil {
+		return nil, err
+	}
+	return &deliverySettings{
+		serverURLs:    e.AccountJWTServerURL,
+		serviceURLs:   e.ServiceURL,
+		tls:           delivery.TLS{CA: e.CAPEM, Cert: e.ClientCertPEM, Key: e.ClientKeyPEM},
+		systemAccount: e.SystemAccount,
+	}, nil
+}
+
+// deliveryConfig is how delivery reaches the servers. Its functions use the keys
+// of the moment in which they are called.
+func (c *chain) deliveryConfig(s logical.Storage, settings *deliverySettings) delivery.Config {
+	return delivery.Config{
+		ServerURLs:  settings.serverURLs,
+		ServiceURLs: settings.serviceURLs,
+		TLS:         settings.tls,
+		Logger:      c.logger.Named("delivery"),
+		User: func() (string, func([]byte) ([]byte, error), error) {
+			return c.systemUser(context.Background(), s)
+		},
+		DeleteToken: func(id string) (string, error) {
+			operator, err := c.operator(context.Background(), s)
+			if err != nil {
+				return "", err
+			}
+			return trust.EncodeDeletion(operator.signing, []string{id}, time.Now().Unix())
+		},
+		Farewell: func(id string, expires time.Time) (string, error) {
+			return c.farewell(context.Background(), s, id, expires)
+		},
+	}
+}
+
+// systemUser makes a JWT of the user that delivers, and signs with its key.
+func (c *chain) systemUser(ctx context.Context, s logical.Storage) (string, func([]byte) ([]byte, error), error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return "", nil, err
+	}
+	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+operator.entry.SystemAccount)
+	if err != nil {
+		return "", nil, err
+	}
+	if index == nil {
+		return "", nil, errors.New("the system account is not in the mount")
+	}
+	system, err := c.account(ctx, s, index.Name)
+	if err != nil {
+		return "", nil, err
+	}
+	if system == nil {
+		return "", nil, errors.New("the system account is not in the mount")
+	}
+	signer, err := system.signer("")
+	if err != nil {
+		return "", nil, err
+	}
+	claims, err := json.Marshal(trust.DeliveryUser(system.publicKey))
+	if err != nil {
+		return "", nil, err
+	}
+	now := time.Now()
+	token, err := trust.UserToken{Issuer: signer, Subject: operator.systemUser.Public(), Name: "vault",
+		IssuedAt: now, Expires: now.Add(systemUserTTL), NATS: claims}.Encode()
+	sign := func(nonce []byte) ([]byte, error) { return operator.systemUser.Sign(nonce), nil }
+	return token, sign, err
+}
+
+// farewell is the last JWT of an account that is removed: nobody may connect,
+// and whoever is connected was issued before it.
+func (c *chain) farewell(ctx context.Context, s logical.Storage, id string, expires time.Time) (string, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	issued := time.Now().Unix()
+	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+id)
+	if err != nil {
+		return "", err
+	}
+	if index != nil {
+		issued = max(issued, index.at(operator.entry))
+	}
+	return trust.EncodeFarewell(operator.signing, id, issued, expires.Unix())
+}
+
+// source shows delivery the accounts in storage.
+func (c *chain) source(s logical.Storage) delivery.Source { return &chainSource{c, s} }
+
+type chainSource struct {
+	chain   *chain
+	storage logical.Storage
+}
+
+// Wanted waits for a change that is under way, so that what is delivered is the
+// account before it or after it, and never both under one time of issue.
+func (c *chainSource) Wanted(ctx context.Context, id string) (string, bool, error) {
+	if err := c.chain.settled(ctx, id); err != nil {
+		return "", false, err
+	}
+	wanted, err := c.chain.want(ctx, c.storage, id)
+	if wanted == nil || err != nil {
+		return "", false, err
+	}
+	return wanted.jwt, true, nil
+}
+
+// All yields the accounts of the mount, and those whose removal is pending.
+func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		ids, err := c.storage.List(ctx, accountIDPrefix)
+		if err != nil {
+			yield("", fmt.Errorf("listing the accounts: %w", err))
+			return
+		}
+		for _, id := range ids {
+			if !yield(id, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Pending lists the accounts with a marker, or all if all of them are pending.
+func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
+	all, err := c.storage.Get(ctx, pendingAllKey)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", pendingAllKey, err)
+	}
+	prefix := pendingPrefix
+	if all != nil {
+		prefix = accountIDPrefix
+	}
+	ids, err := c.storage.List(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the pending accounts: %w", err)
+	}
+	if all != nil {
+		c.chain.everyonePending(ids)
+	}
+	return ids, nil
+}
+
+// Delivered drops the marker, unless the account has changed since that JWT was
+// made or is being changed right now.
+func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) error {
+	operator, err := c.chain.operator(ctx, c.storage)
+	if err != nil || !operator.signs() {
+		return err
+	}
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
+	if c.chain.isWriting(id) {
+		return nil
+	}
+	index, err := readEntry[accountIndex](ctx, c.storage, accountIDPrefix+id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case index != nil && accountJWT != "":
+		issued, err := issuedAt(accountJWT)
+		if err != nil {
+			return err
+		}
+		if issued != index.at(operator.entry) {
+			return nil
+		}
+	case index != nil:
+		gone, err := c.isGone(ctx, id, index)
+		if err != nil || !gone {
+			return err
+		}
+		if err := c.storage.Delete(ctx, accountIDPrefix+id); err != nil {
+			return fmt.Errorf("deleting %s: %w", accountIDPrefix+id, err)
+		}
+	case accountJWT != "":
+		return nil // it was deleted meanwhile
+	}
+	if err := c.storage.Delete(ctx, pendingPrefix+id); err != nil {
+		return fmt.Errorf("deleting %s: %w", pendingPrefix+id, err)
+	}
+	return c.chain.oneDelivered(ctx, c.storage, id)
+}
+
+// isGone reports whether an account that has an index has no entry any more.
+func (c *chainSource) isGone(ctx context.Context, id string, index *accountIndex) (bool, error) {
+	entry, err := readNamed(ctx, c.storage, index.Name)
+	if err != nil {
+		return false, err
+	}
+	return entry == nil || entry.PublicKey != id, nil
+}
+
+// everyonePending notes the accounts that pendingAllKey stands for.
+func (c *chain) everyonePending(ids []string) {
+	c.versions.Lock()
+	defer c.versions.Unlock()
+	c.everyone = make(map[string]bool, len(ids))
+	for _, id := range ids {
+		c.everyone[id] = true
+	}
+}
+
+// oneDelivered drops pendingAllKey once it stands for no account any more. The
+// caller holds c.versions.
+func (c *chain) oneDelivered(ctx context.Context, s logical.Storage, id string) error {
+	if c.everyone == nil {
+		return nil
+	}
+	delete(c.everyone, id)
+	if len(c.everyone) > 0 {
+		return nil
+	}
+	if err := s.Delete(ctx, pendingAllKey); err != nil {
+		return fmt.Errorf("deleting %s: %w", pendingAllKey, err)
+	}
+	c.everyone = nil
+	return nil
+}
+
+// isPending reports whether the account is to be delivered still.
+func (c *chain) isPending(ctx context.Context, s logical.Storage, id string) (bool, error) {
+	c.versions.Lock()
+	everyone := c.everyone[id]
+	c.versions.Unlock()
+	if everyone {
+		return true, nil
+	}
+	marker, err := s.Get(ctx, pendingPrefix+id)
+	return marker != nil, err
+}
+
+// issuedAt reads the time of issue of a JWT that was made here.
+func issuedAt(token string) (int64, error) {
+	var claims jwt.ClaimsData
+	err := decodePart(token, 1, &claims)
+	return claims.IssuedAt, err
+}

@@ -1,0 +1,189 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// accountServerCache lets caches keep an account JWT, but ask each time whether
+// it is still the one: an account may be changed at any moment.
+const accountServerCache = "no-cache"
+
+func (b *backend) pathsAccountServer() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:      "jwt/v1/accounts/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "account-server"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.probeAccountServer,
+					Summary:   "Tell that accounts are served here.",
+					Responses: responds(http.StatusOK, "An empty text: nats-server asks for it when it starts with a URL resolver.", nil),
+				},
+			},
+			HelpSynopsis:    "Answer nats-server's start-up check of a URL resolver.",
+			HelpDescription: accountServerHelp,
+		},
+		{
+			Pattern:      "jwt/v1/accounts/(?P<id>.+)",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "served-account"},
+			Fields: map[string]*framework.FieldSchema{
+				"id":     {Type: framework.TypeString, Required: true, Description: "Public key of the account."},
+				"text":   {Type: framework.TypeBool, Query: true, Description: "Answer with content type text/plain, for people to look at."},
+				"decode": {Type: framework.TypeBool, Query: true, Description: "Answer with the JWT's header and claims as JSON, for people to look at."},
+				"check":  {Type: framework.TypeBool, Query: true, Description: "Answer 404 if the JWT is expired. Those of the mount do not expire."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.serveAccount,
+					Summary:   "Fetch an account JWT, as nats-server does with a URL resolver.",
+					Responses: responds(http.StatusOK, "The JWT itself, as application/jwt.", nil),
+				},
+			},
+			HelpSynopsis:    "Serve account JWTs to nats-servers.",
+			HelpDescription: accountServerHelp,
+		},
+	}
+}
+
+// served is an account JWT as it is given to unauthenticated callers.
+type served struct {
+	jwt  string
+	etag string // the JWT's ID, quoted
+}
+
+// serve returns the JWT of the account with that public key, nil if the mount
+// has none. Its cache is not the one that logins use.
+func (c *chain) serve(ctx context.Context, s logical.Storage, id string) (*served, error) {
+	return c.served.get(ctx, id, func(ctx context.Context, id string) (*served, error) {
+		wanted, err := c.want(ctx, s, id)
+		if wanted == nil || err != nil {
+			return nil, err
+		}
+		var claims struct {
+			ID string `json:"jti"`
+		}
+		if err := decodePart(wanted.jwt, 1, &claims); err != nil {
+			return nil, err
+		}
+		return &served{jwt: wanted.jwt, etag: `"` + claims.ID + `"`}, nil
+	})
+}
+
+func (b *backend) probeAccountServer(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return rawResponse(http.StatusOK, "text/plain", nil), nil
+}
+
+func (b *backend) serveAccount(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	id := d.Get("id").(string)
+	// What is no key is not looked for, in storage or in the cache.
+	if err := trust.CheckPublicKey(trust.Account, id); err != nil {
+		return answer(badField("id", "%s", err))
+	}
+	account, err := b.chain.serve(ctx, req.Storage, id)
+	if account == nil || err != nil {
+		return nil, err
+	}
+	resp := account.response(req, d.Get("text").(bool))
+	if d.Get("decode").(bool) {
+		text, err := decodedText(account.jwt)
+		if err != nil {
+			return nil, err
+		}
+		resp = rawResponse(http.StatusOK, "text/plain", text)
+	}
+	resp.Headers = map[string][]string{"ETag": {account.etag}}
+	return resp, nil
+}
+
+func (a *served) response(req *logical.Request, text bool) *logical.Response {
+	contentType := "application/jwt"
+	if text {
+		contentType = "text/plain"
+	}
+	if a.matches(req.Headers) {
+		return rawResponse(http.StatusNotModified, contentType, nil)
+	}
+	return rawResponse(http.StatusOK, contentType, []byte(a.jwt))
+}
+
+// matches holds If-None-Match (RFC 9110 section 13.1.2) against the JWT's tag.
+func (a *served) matches(headers map[string][]string) bool {
+	for name, values := range headers {
+		if !strings.EqualFold(name, "If-None-Match") {
+			continue
+		}
+		for tag := range strings.SplitSeq(strings.Join(values, ","), ",") {
+			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+			if tag == a.etag || tag == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func rawResponse(status int, contentType string, body []byte) *logical.Response {
+	if body == nil {
+		body = []byte{}
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPStatusCode:         status,
+		logical.HTTPContentType:        contentType,
+		logical.HTTPRawBody:            body,
+		logical.HTTPCacheControlHeader: accountServerCache,
+	}}
+}
+
+// decodedText shows a JWT's header and claims, one after the other.
+func decodedText(token string) ([]byte, error) {
+	var text bytes.Buffer
+	for part := range 2 {
+		var raw json.RawMessage
+		if err := decodePart(token, part, &raw); err != nil {
+			return nil, err
+		}
+		if err := json.Indent(&text, raw, "", "  "); err != nil {
+			return nil, err
+		}
+		text.WriteByte('\n')
+	}
+	return text.Bytes(), nil
+}
+
+// decodePart decodes the header (0) or the claims (1) of a JWT that was made
+// here.
+func decodePart(token string, part int, into any) error {
+	parts := strings.Split(token, ".")
+	if part >= len(parts) {
+		return fmt.Errorf("a JWT has no part %d", part)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[part])
+	if err != nil {
+		return fmt.Errorf("decoding a JWT: %w", err)
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("decoding a JWT: %w", err)
+	}
+	return nil
+}
+
+const accountServerHelp = `
+The API of nats-account-server, for nats-servers with "resolver: URL(...)": the
+account JWT with that public key as application/jwt, or 404. No token is needed;
+account JWTs hold no secrets.
+
+The JWT's ID is its ETag. Vault passes If-None-Match and ETag only where the
+mount is tuned with passthrough_request_headers=If-None-Match and
+allowed_response_headers=ETag.
+`

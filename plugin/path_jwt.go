@@ -1,0 +1,187 @@
+package plugin
+
+import (
+	"context"
+	"maps"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// usesUser lists users under their account, as roles are: see uses.go.
+const usesUser = "account-user"
+
+func (b *backend) pathsJWT() []*framework.Path {
+	return append([]*framework.Path{
+		{
+			Pattern:      "jwt/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwts", Navigation: true, ItemType: "Account or user"},
+			Fields: map[string]*framework.FieldSchema{
+				"after": {Type: framework.TypeString, Query: true, Description: "List only names that come after this one."},
+				"limit": {Type: framework.TypeInt, Query: true, Description: "List at most so many names. Default: all."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback: b.listJWTs,
+					Summary:  "List accounts and users.",
+					Responses: responds(http.StatusOK, "The names, and what is behind them.", map[string]*framework.FieldSchema{
+						"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Names of accounts and users."},
+						"key_info": {Type: framework.TypeMap, Description: "By name: type, public_key, for accounts whether they are delivered, for users their account."},
+					}),
+				},
+			},
+			HelpSynopsis:    "List the accounts of the mount, and the users whose keys stay in it.",
+			HelpDescription: "Names come with type, public key and delivery state, as long as no more than 1000 are listed at once.",
+		},
+		b.pathJWTSign(),
+		b.pathJWTRotate(),
+		b.pathJWTActivation(),
+	}, append(b.pathsJWTKeys(), b.pathJWTName())...)
+}
+
+func (b *backend) pathJWTName() *framework.Path {
+	fields := jwtFields()
+	return &framework.Path{
+		Pattern:      "jwt/(?P<name>.+)",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwt", ItemType: "Account or user", Action: "Create"},
+		Fields:       fields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:  b.readJWT,
+				Summary:   "Read an account or a user, with its JWT.",
+				Responses: responds(http.StatusOK, "The account or user. Seeds are never shown.", jwtResponse()),
+			},
+			logical.CreateOperation: &framework.PathOperation{
+				Callback:  b.writeJWT,
+				Summary:   "Create an account or a user.",
+				Responses: responds(http.StatusOK, "Its public key and its JWT.", jwtWriteResponse()),
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:  b.writeJWT,
+				Summary:   "Change the given fields of an account or a user; config is replaced as a whole.",
+				Responses: responds(http.StatusOK, "Its public key and its JWT.", jwtWriteResponse()),
+			},
+			logical.PatchOperation: &framework.PathOperation{
+				Callback:  b.patchJWT,
+				Summary:   "Change an account or a user; config is a JSON merge patch of the present one.",
+				Responses: responds(http.StatusOK, "Its public key and its JWT.", jwtWriteResponse()),
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:  b.deleteJWT,
+				Summary:   "Delete an account, from the NATS servers too, or a user.",
+				Responses: noContent("It is gone."),
+			},
+		},
+		ExistenceCheck:  b.jwtExists,
+		HelpSynopsis:    "Manage a NATS account, or a NATS user whose key stays in the mount.",
+		HelpDescription: jwtHelp,
+	}
+}
+
+func nameField() *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: "Name of the account or user."}
+}
+
+func jwtFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"name": nameField(),
+		"type": {
+			Type:          framework.TypeString,
+			AllowedValues: []any{typeAccount, typeUser},
+			Description:   `"account" or "user". Needed to create one.`,
+		},
+		"config": {
+			Type:        framework.TypeString,
+			Description: `The account or user as NATS writes it in the "nats" claim of its JWT: a JSON object, or a string that holds one. What is left out is unlimited, but JetStream, which is off. Replaces the present one as a whole; a patch merges (RFC 7396).`,
+		},
+		"seed": {
+			Type:         framework.TypeString,
+			Description:  `Seed of the identity key of a user, or of the account of account_jwt. It is not shown again. Default: a new key.`,
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+
+		"account_jwt": {
+			Type:        framework.TypeString,
+			Description: `JWT, signed by the mount's operator, of an account made elsewhere, which the mount takes over.`,
+		},
+		"public_key": {
+			Type:        framework.TypeString,
+			Description: `Public key (A...) of an account at a NATS that someone else operates. The mount issues users with its signing_seeds, and delivers nothing.`,
+		},
+		"signing_seeds": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  `Seeds (SA...) of signing keys of account_jwt or public_key. The first that is not scoped signs logins. They are not shown again.`,
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"force": {
+			Type:        framework.TypeBool,
+			Query:       true,
+			Description: `Delete an account that roles or users depend on; they cannot be used then.`,
+		},
+
+		"account": {
+			Type:        framework.TypeString,
+			Description: `Name of the user's account. Needed to create a user.`,
+		},
+		"signing_key": {
+			Type:        framework.TypeString,
+			Description: `Name of the account's key that signs the user. Default: "` + defaultKey + `".`,
+		},
+		"ttl": {
+			Type:        framework.TypeDurationSecond,
+			Description: `How long a JWT of the user lives; each read and write answers with a new one. Never longer than the mount's maximum lease TTL. Default: the mount's default lease TTL.`,
+		},
+		"nonce": {
+			Type:        framework.TypeString,
+			Description: `Challenge of a nats-server, which the user's key signs: see signed_nonce. It is not stored.`,
+		},
+	}
+}
+
+func jwtWriteResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"type":         {Type: framework.TypeString, Description: `"account" or "user".`},
+		"public_key":   {Type: framework.TypeString, Description: "Public key of the account or user."},
+		"jwt":          {Type: framework.TypeString, Description: "Its JWT. Absent for an account of someone else's NATS."},
+		"expiration":   {Type: framework.TypeTime, Description: "When a user's JWT ends (RFC 3339)."},
+		"signed_nonce": {Type: framework.TypeString, Description: "The signature over nonce, in standard base64."},
+	}
+}
+
+func jwtResponse() map[string]*framework.FieldSchema {
+	fields := jwtWriteResponse()
+	delete(fields, "signed_nonce")
+	maps.Copy(fields, map[string]*framework.FieldSchema{
+		"config":       {Type: framework.TypeMap, Description: "The account or user as it was written, with what was left out filled in."},
+		"nats_name":    {Type: framework.TypeString, Description: "An account's name in its JWT."},
+		"seed_set":     {Type: framework.TypeBool, Description: "Whether the mount has the identity key."},
+		"external":     {Type: framework.TypeBool, Description: "Whether someone else operates the account's NATS."},
+		"signing_keys": {Type: framework.TypeSlice, Description: "An account's keys in the mount: name, public_key, state (signing or retiring), created, retires for one that is, role for that of a scoped role, scope for a scoped one."},
+		"delivered":    {Type: framework.TypeBool, Description: "Whether the NATS servers have the account as it is now."},
+		"account":      {Type: framework.TypeString, Description: "A user's account."},
+		"signing_key":  {Type: framework.TypeString, Description: "Name of the account's key that signs the user."},
+		"ttl":          {Type: framework.TypeDurationSecond, Description: "How long a user's JWTs live, in seconds; 0 stands for the mount's default lease TTL."},
+	})
+	return fields
+}
+
+func (b *backend) jwtExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	entry, err := req.Storage.Get(ctx, namedPrefix+d.Get("name").(string))
+	return entry != nil, err
+}
+
+const jwtHelp = `
+type=account: a NATS account with new keys, or one made elsewhere that is taken
+over with its account_jwt, or with public_key and signing_seeds one at a NATS that
+someone else operates. The account's JWT is signed by the mount's operator and
+delivered to the NATS servers; that a server is not up is no error.
+
+type=user: a NATS user of an account. Its key stays in the mount, which signs the
+nonce of a nats-server with it, here or at jwt/:name/sign; its JWT is a new one at
+each read.
+
+config is the "nats" claim of the account's or user's JWT, as JSON. A key that NATS
+does not have is an error. Writing it replaces all of it; to change parts, patch:
+keys are merged, and a null removes one.
+`
