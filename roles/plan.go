@@ -28,6 +28,7 @@ type userPlan struct {
 	// tags if they vary, tail.
 	head []piece
 	tail []byte
+	size int // how long the whole is about, to set memory aside
 }
 
 // A piece of the user JWT's nats member: encoded JSON, then the subjects of an
@@ -202,6 +203,10 @@ func (p *userPlan) encode() error {
 	}
 	fmt.Fprintf(tail, `,"type":%q,"version":%d}`, jwt.UserClaim, userClaimsVersion)
 	p.tail = tail.Bytes()
+	p.size = len(p.tail) + 128 // issuer_account and some tags
+	for i := range p.head {
+		p.size += len(p.head[i].encoded) + 64 // a subject
+	}
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (r *rendering) each(t *text, visit func(choice []int)) {
 // encode writes the nats member of the user JWT.
 func (r *rendering) encode() []byte {
 	p := r.plan
-	out := make([]byte, 0, 1024)
+	out := make([]byte, 0, p.size)
 	for i := range p.head {
 		out = append(out, p.head[i].encoded...)
 		if p.head[i].entry != nil {

@@ -1,0 +1,172 @@
+package roles
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+)
+
+// A natsAccount is an account on a running nats-server, with a plain signing
+// key and one whose scope is a role's.
+type natsAccount struct {
+	Account
+	url           string
+	plain, scoped nkeys.KeyPair
+}
+
+// runServer starts a nats-server that knows one account, which holds the scope
+// of a role.
+func runServer(t *testing.T, scope *jwt.UserPermissionLimits) *natsAccount {
+	t.Helper()
+	operator, err := nkeys.CreateOperator()
+	require.NoError(t, err)
+	operatorClaims := jwt.NewOperatorClaims(publicKey(t, operator))
+
+	identity, err := nkeys.CreateAccount()
+	require.NoError(t, err)
+	a := &natsAccount{Account: Account{Name: "orders", PublicKey: publicKey(t, identity), Tags: []string{"region:eu"}}}
+	a.IssuerAccount = a.PublicKey
+	a.plain, err = nkeys.CreateAccount()
+	require.NoError(t, err)
+	a.scoped, err = nkeys.CreateAccount()
+	require.NoError(t, err)
+
+	accountClaims := jwt.NewAccountClaims(a.PublicKey)
+	accountClaims.Name = a.Name
+	accountClaims.Tags.Add(a.Tags...)
+	accountClaims.SigningKeys.Add(publicKey(t, a.plain))
+	if scope != nil {
+		userScope := jwt.NewUserScope()
+		userScope.Key, userScope.Template = publicKey(t, a.scoped), *scope
+		accountClaims.SigningKeys.AddScopedSigner(userScope)
+	}
+	encoded, err := accountClaims.Encode(operator)
+	require.NoError(t, err)
+	resolver := &server.MemAccResolver{}
+	require.NoError(t, resolver.Store(a.PublicKey, encoded))
+
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
+		TrustedOperators: []*jwt.OperatorClaims{operatorClaims}, AccountResolver: resolver,
+	})
+	require.NoError(t, err)
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	require.True(t, s.ReadyForConnections(10*time.Second))
+	a.url = s.ClientURL()
+	return a
+}
+
+func publicKey(t *testing.T, key nkeys.KeyPair) string {
+	t.Helper()
+	public, err := key.PublicKey()
+	require.NoError(t, err)
+	return public
+}
+
+// connect connects as the user that the role renders for the claims.
+func (a *natsAccount) connect(t *testing.T, c *Compiled, claimsJSON string) *nats.Conn {
+	t.Helper()
+	key, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	b, err := c.Bind(token(t, claimsJSON), now)
+	require.NoError(t, err)
+	u, err := c.Render(b, a.Account, publicKey(t, key))
+	require.NoError(t, err)
+
+	user := jwt.NewUserClaims(publicKey(t, key))
+	user.User = jwt.User{}
+	user.Name = u.Name
+	require.NoError(t, json.Unmarshal(u.NATS, &user.User))
+	signer := a.plain
+	if c.Scope() != nil {
+		signer = a.scoped
+	}
+	encoded, err := user.Encode(signer)
+	require.NoError(t, err)
+	nc, err := nats.Connect(a.url,
+		nats.UserJWT(func() (string, error) { return encoded, nil }, key.Sign),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // they are read from LastError
+		nats.MaxReconnects(0))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// refused says whether the server answered an operation with a violation of
+// permissions, which it does before it answers the flush.
+func refused(t *testing.T, nc *nats.Conn, operation func() error) bool {
+	t.Helper()
+	before := nc.LastError()
+	require.NoError(t, operation())
+	require.NoError(t, nc.Flush())
+	after := nc.LastError()
+	return after != nil && after != before //nolint:errorlint // the question is whether it is another one
+}
+
+func TestNATSServerAllowsWhatTheTemplateSpells(t *testing.T) {
+	const permissions = `
+		"pub": {"allow": ["orders.%[1]s.{{tag(group)}}.>", "at.{{account-tag(region)}}.{{name()}}.*"], "deny": ["orders.%[1]s.*.secret"]},
+		"sub": {"allow": ["in.%[1]s.*"]}`
+	templates := map[string]*Role{
+		"in the user JWT": jwtRole(func(r *Role) {
+			r.UserTemplate = fmt.Sprintf(`{%s, "tags": ["group:{{claim(groups)}}"]}`, fmt.Sprintf(permissions, "{{claim(project)}}"))
+		}),
+		"in a scope": jwtRole(func(r *Role) {
+			r.Scoped = true
+			r.UserTemplate = fmt.Sprintf(`{%s, "tags": ["project:{{claim(project)}}", "group:{{claim(groups)}}"]}`, fmt.Sprintf(permissions, "{{tag(project)}}"))
+		}),
+	}
+	for name, role := range templates {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, role)
+			a := runServer(t, c.Scope())
+			nc := a.connect(t, c, `{"project": "Web", "groups": ["dev", "ops"]}`)
+			for subject, allowed := range map[string]bool{
+				"orders.Web.dev.x":      true,
+				"orders.Web.ops.x.y":    true,
+				"orders.web.dev.x":      false, // a value keeps its case
+				"orders.Web.qa.x":       false,
+				"orders.Web.dev":        false,
+				"orders.Web.dev.secret": false,
+				"orders.Other.dev.x":    false,
+				"at.eu.runner.x":        true,
+				"at.us.runner.x":        false,
+				"at.eu.other.x":         false,
+				"in.Web.x":              false,
+			} {
+				require.Equal(t, !allowed, refused(t, nc, func() error { return nc.Publish(subject, nil) }), "publish to %s", subject)
+			}
+			for subject, allowed := range map[string]bool{
+				"in.Web.x": true, "in.Web.*": true, "in.*.x": false, "in.>": false, "in.Other.x": false, ">": false,
+			} {
+				require.Equal(t, !allowed, refused(t, nc, func() error {
+					_, err := nc.SubscribeSync(subject)
+					return err
+				}), "subscribe to %s", subject)
+			}
+		})
+	}
+}
+
+func TestNATSServerKnowsQueueNames(t *testing.T) {
+	c := compile(t, jwtRole(template(`{"sub": {"allow": ["jobs.{{claim(p)}} {{claim(p)}}-workers"]}}`)))
+	nc := runServer(t, nil).connect(t, c, `{"p": "web"}`)
+	for queue, allowed := range map[string]bool{"web-workers": true, "other-workers": false} {
+		require.Equal(t, !allowed, refused(t, nc, func() error {
+			_, err := nc.QueueSubscribeSync("jobs.web", queue)
+			return err
+		}), "the queue %s", queue)
+	}
+	require.True(t, refused(t, nc, func() error {
+		_, err := nc.SubscribeSync("jobs.web")
+		return err
+	}), "a subscription without a queue")
+}
