@@ -35,7 +35,7 @@ func compileBoundClaims(boundClaims map[string]any, globs bool) ([]boundClaim, e
 			return nil, badField("bound_claims", "has an empty list for the claim %q, which no token matches", claim)
 		}
 		for _, value := range values {
-			scalar, ok := comparable(value)
+			want, ok := scalar(value)
 			if !ok {
 				return nil, badField("bound_claims", "has a value for the claim %q that is neither a string, a number, a boolean nor a list of these", claim)
 			}
@@ -46,7 +46,7 @@ func compileBoundClaims(boundClaims map[string]any, globs bool) ([]boundClaim, e
 			if globs {
 				b.globs = append(b.globs, pattern)
 			} else {
-				b.want = append(b.want, scalar)
+				b.want = append(b.want, want)
 			}
 		}
 		bound = append(bound, b)
@@ -77,8 +77,8 @@ func (b *boundClaim) matchesOne(claim any) bool {
 		s, ok := claim.(string)
 		return ok && matchesAny(b.globs, s)
 	}
-	scalar, ok := comparable(claim)
-	return ok && slices.Contains(b.want, scalar)
+	have, ok := scalar(claim)
+	return ok && slices.Contains(b.want, have)
 }
 
 // matchesAny says whether a pattern, in which * matches anything, matches s.
@@ -90,9 +90,9 @@ func matchesAny(patterns []string, s string) bool {
 // but never equal to the string "1".
 type number string
 
-// comparable returns a value that == compares as JSON values are compared, or
+// scalar returns a value that == compares as JSON values are compared, or
 // false for an object, a list and null.
-func comparable(value any) (any, bool) {
+func scalar(value any) (any, bool) {
 	switch v := value.(type) {
 	case string, bool:
 		return v, true

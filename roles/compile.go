@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -69,7 +70,7 @@ func badField(field, format string, args ...any) error {
 	return &FieldError{Field: field, Fault: fmt.Sprintf(format, args...)}
 }
 
-// checkValues checks the fields that take one of a few values, and the account.
+// checkValues checks the fields that take one of a few values, and the names.
 func (c *Compiled) checkValues() error {
 	r := &c.role
 	for _, f := range []struct {
@@ -88,6 +89,9 @@ func (c *Compiled) checkValues() error {
 		if !slices.Contains(f.known, *f.value) {
 			return badField(f.name, "is %q: it must be one of %q", *f.value, f.known)
 		}
+	}
+	if strings.Contains(r.Issuer, ":") {
+		return badField("issuer", "is %q: a name has no colon, which ends it in an alias", r.Issuer)
 	}
 	if r.Account == "" {
 		return badField("account", "is required: the NATS account that the role's users belong to")

@@ -23,6 +23,8 @@ func TestCompileRefuses(t *testing.T) {
 			kubernetesRole(func(r *Role) { r.AliasNameSource = "name" }), "alias_name_source", `"serviceaccount_name"`},
 		"an unknown kind of user key": {
 			jwtRole(func(r *Role) { r.UserKey = "server" }), "user_key", `["any" "client"]`},
+		"an issuer whose name could end early in an alias": {
+			jwtRole(func(r *Role) { r.Issuer = "a:b" }), "issuer", "no colon"},
 		"a role without an account": {
 			jwtRole(func(r *Role) { r.Account = "" }), "account", "is required"},
 		"a role without a user claim": {

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +76,7 @@ func TestUserTemplateRefuses(t *testing.T) {
 		"a tag with a wildcard":                {`{"tags": ["v:>"]}`, `has a ">"`},
 		"a tag with a brace":                   {`{"tags": ["v:{x"]}`, "no braces"},
 		"an empty tag":                         {`{"tags": [""]}`, "is empty"},
+		"more subjects than there may be":      {publish(slices.Repeat([]string{"a"}, maxSubjects+1)...), "pub.allow[1000] is one too many"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := jwtRole(func(r *Role) { r.UserTemplate = test.template }).Compile()

@@ -194,6 +194,11 @@ func (u *userTemplate) readConnectionTypes(v jsonValue) error {
 // check has jwt/v2 look at the whole: networks, times, location, and once more
 // the shape of the subjects.
 func (u *userTemplate) check() error {
+	for _, entries := range append(u.lists[:], u.tags) {
+		if len(entries) > maxSubjects {
+			return fmt.Errorf("has %d entries, and %s is one too many", len(entries), entries[maxSubjects].place)
+		}
+	}
 	sample := u.limits
 	sample.Pub.Allow, sample.Pub.Deny = samples(u.lists[pubAllow]), samples(u.lists[pubDeny])
 	sample.Sub.Allow, sample.Sub.Deny = samples(u.lists[subAllow]), samples(u.lists[subDeny])
