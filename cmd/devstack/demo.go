@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"time"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
 // demo runs the whole story, and fails at the first step that is not as it should be.
-func demo(ctx context.Context) (err error) {
+func demo(ctx context.Context, out io.Writer) (err error) {
 	began := time.Now()
 	servers, err := startServers(ctx)
 	if err != nil {
@@ -20,7 +20,7 @@ func demo(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, servers.close()) }()
 	d := &story{
 		servers: servers,
-		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: os.Stdout},
+		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: out},
 	}
 	for _, chapter := range []func(context.Context) error{
 		d.enable, d.configure, d.bootNATS, d.defineRole, d.login, d.talk, d.namedUser,
@@ -81,7 +81,7 @@ func (d *story) defineRole(ctx context.Context) error {
 
 func (d *story) login(ctx context.Context) error {
 	d.say("A CI job has a token from its platform. It logs in with that and nothing else.")
-	if err := d.run(ctx, "devstack token aud=vault sub=job-4711 project_path=acme/shop > job.jwt"); err != nil {
+	if err := d.run(ctx, "devstack token aud=vault sub=job-4711 project_path=acme/web.shop > job.jwt"); err != nil {
 		return err
 	}
 	if err := d.run(ctx, "VAULT_TOKEN= vault write auth/nats/login role=dev jwt=@job.jwt",
@@ -100,23 +100,18 @@ func (d *story) talk(ctx context.Context) error {
 	if err := d.run(ctx, "VAULT_TOKEN= vault write -field=creds auth/nats/login role=dev jwt=@job.jwt > job.creds"); err != nil {
 		return err
 	}
-	listener, err := d.background(ctx, "devstack sub -creds job.creds -count 1 'orders.acme%2Fshop.>'")
+	listener, err := d.background(ctx, "devstack sub -creds job.creds -count 1 'orders.acme/web%2Eshop.>'", "subscribed")
 	if err != nil {
 		return err
 	}
-	waiting, cancel := context.WithTimeout(ctx, stepLimit)
-	defer cancel()
-	if err := stack.WaitFor(waiting, "subscribe", func() error { return listener.printed("subscribed") }); err != nil {
-		return err
-	}
-	if err := d.run(ctx, "devstack pub -creds job.creds 'orders.acme%2Fshop.new' 'two apples'", "published"); err != nil {
+	if err := d.run(ctx, "devstack pub -creds job.creds 'orders.acme/web%2Eshop.new' 'two apples'", "published"); err != nil {
 		return err
 	}
 	if err := d.finish(ctx, listener, "two apples"); err != nil {
 		return err
 	}
 	d.say("The orders of another project are none of its business: nats-server refuses.")
-	return d.fails(ctx, "devstack pub -creds job.creds 'orders.acme%2Fbank.new' 'all the money'", "Permissions Violation")
+	return d.fails(ctx, "devstack pub -creds job.creds 'orders.acme/bank.new' 'all the money'", "Permissions Violation")
 }
 
 func (d *story) namedUser(ctx context.Context) error {

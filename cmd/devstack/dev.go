@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // dev runs the servers, ready to try, until the context ends.
-func dev(ctx context.Context) (err error) {
+func dev(ctx context.Context, out io.Writer) (err error) {
 	servers, err := startServers(ctx)
 	if err != nil {
 		return err
@@ -20,9 +21,9 @@ func dev(ctx context.Context) (err error) {
 	if err := servers.makeReady(ctx); err != nil {
 		return err
 	}
-	servers.printNext()
+	servers.printNext(out)
 	<-ctx.Done()
-	fmt.Println("\nstopping")
+	fmt.Fprintln(out, "\nstopping")
 	return nil
 }
 
@@ -71,20 +72,20 @@ func (s *servers) makeReady(ctx context.Context) error {
 }
 
 // printNext prints what a person needs to go on.
-func (s *servers) printNext() {
-	fmt.Println("Vault, nats-server and an OIDC issuer are running; Ctrl-C stops them. In another terminal:")
-	fmt.Println()
+func (s *servers) printNext(out io.Writer) {
+	fmt.Fprintln(out, "Vault, nats-server and an OIDC issuer are running; Ctrl-C stops them. In another terminal:")
+	fmt.Fprintln(out)
 	for _, variable := range s.environment() {
-		fmt.Println("  export " + variable)
+		fmt.Fprintln(out, "  export "+variable)
 	}
-	fmt.Println("  export PATH=" + s.binDir() + ":$PATH")
-	fmt.Print(`
+	fmt.Fprintln(out, "  export PATH="+s.binDir()+":$PATH")
+	fmt.Fprint(out, `
   vault read auth/nats/config
   devstack token aud=vault sub=me project_path=acme/shop > me.jwt
   vault write auth/nats/login role=dev jwt=@me.jwt
   vault write -field=creds auth/nats/login role=dev jwt=@me.jwt > me.creds
-  devstack sub -creds me.creds 'orders.acme%2Fshop.>' &
-  devstack pub -creds me.creds 'orders.acme%2Fshop.new' 'two apples'
+  devstack sub -creds me.creds 'orders.acme/shop.>' &
+  devstack pub -creds me.creds 'orders.acme/shop.new' 'two apples'
   vault path-help auth/nats
 `)
 }

@@ -51,9 +51,9 @@ func run(ctx context.Context, args []string) error {
 	command, args := args[0], args[1:]
 	switch command {
 	case "demo":
-		return demo(ctx)
+		return demo(ctx, os.Stdout)
 	case "dev":
-		return dev(ctx)
+		return dev(ctx, os.Stdout)
 	case "tools":
 		return tools(ctx, args)
 	case "clean-tools":

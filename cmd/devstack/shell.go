@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
 // stepLimit is how long one command may take.
@@ -73,12 +75,13 @@ func (s *shell) command(ctx context.Context, line string) *exec.Cmd {
 // A job is a command in the background.
 type job struct {
 	line string
-	path string // of its output
-	done chan error
+	path string     // of its output
+	done chan error // how it ended
 }
 
-// background shows a command and leaves it running; it ends with the context.
-func (s *shell) background(ctx context.Context, line string) (*job, error) {
+// background shows a command and leaves it running until the context ends; it returns
+// when the command has printed a text.
+func (s *shell) background(ctx context.Context, line, text string) (*job, error) {
 	s.show(line + " &")
 	file, err := os.CreateTemp(s.dir, "job-")
 	if err != nil {
@@ -93,42 +96,43 @@ func (s *shell) background(ctx context.Context, line string) (*job, error) {
 		return nil, err
 	}
 	go func() { j.done <- cmd.Wait() }()
-	return j, nil
-}
-
-// printed returns nil when the job has printed a text.
-func (j *job) printed(text string) error {
-	out, err := os.ReadFile(j.path)
-	if err != nil {
-		return err
-	}
-	return contains(j.line, string(out), []string{text})
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	err = stack.WaitFor(ctx, line, func() error {
+		out, err := os.ReadFile(j.path)
+		if err != nil {
+			return err
+		}
+		return contains(line, string(out), []string{text})
+	})
+	return j, err
 }
 
 // finish waits for the job to end in success, and shows what it printed.
 func (s *shell) finish(ctx context.Context, j *job, texts ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	var ended error
 	select {
-	case err := <-j.done:
-		if err != nil {
-			return fmt.Errorf("%s: %w", j.line, err)
-		}
-	case <-time.After(stepLimit):
-		return fmt.Errorf("%s: it does not end", j.line)
+	case ended = <-j.done:
 	case <-ctx.Done():
-		return ctx.Err()
+		ended = ctx.Err()
 	}
 	out, err := os.ReadFile(j.path)
 	if err != nil {
 		return err
 	}
 	fmt.Fprint(s.out, string(out))
+	if ended != nil {
+		return fmt.Errorf("%s: %w", j.line, ended)
+	}
 	return contains(j.line, string(out), texts)
 }
 
 func contains(line, out string, texts []string) error {
 	for _, text := range texts {
 		if !strings.Contains(out, text) {
-			return fmt.Errorf("%s: its output has no %q", line, text)
+			return fmt.Errorf("%s: its output has no %q: %s", line, text, out)
 		}
 	}
 	return nil
