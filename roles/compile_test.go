@@ -190,6 +190,8 @@ func TestWarnings(t *testing.T) {
 		"only sub restricted leaves pub open":      {`{"sub": {"allow": ["a"]}}`, false, "may publish to every"},
 		"a denied subject is not everything":       {`{"pub": {"deny": ["a"]}, "sub": {"deny": ["a"]}}`, false, ""},
 		"both restricted is nothing to warn of":    {`{"pub": {"allow": ["a.>"]}, "sub": {"allow": ["b.>"]}}`, false, ""},
+		"a subscription that ends in a star":       {`{"pub": {"allow": ["a.*"]}, "sub": {"allow": ["a.*", "b.*.c", "d.>"]}}`, false, `sub.allow[0] of user_template is "a.*"`},
+		"a star of which the rest is denied":       {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a.*"], "deny": ["a.*.>"]}}`, false, ""},
 		"a bearer token can be used by who has it": {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a"]}, "bearer_token": true}`, false, "bearer_token"},
 	} {
 		t.Run(name, func(t *testing.T) {

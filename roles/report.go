@@ -1,6 +1,10 @@
 package roles
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // GrantsEverything says whether the role's users may publish and subscribe to
 // every subject of the account: no permissions at all, or ">" in both.
@@ -25,7 +29,29 @@ func (c *Compiled) Warnings() []string {
 	warn(t.limits.BearerToken, "bearer_token is set in user_template: whoever gets hold of a user JWT can connect with it, without its key")
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
+	for _, e := range t.openEnded() {
+		subject, _, _ := strings.Cut(e.source, " ")
+		warn(true, fmt.Sprintf("%s of user_template is %q: nats-server lets those who may subscribe to it subscribe to all below it too; "+
+			"deny %q in sub to keep it to one token", e.place, e.source, subject+".>"))
+	}
 	return warnings
+}
+
+// openEnded returns the allowed subscriptions that end in a * wildcard, which
+// nats-server takes to cover a > in its place: it looks a subscription up among
+// the allowed ones as if its wildcards were literal tokens (canSubscribe in its
+// client.go). A denied subject is also held against each message.
+func (t *userTemplate) openEnded() []entry {
+	var open []entry
+	for _, e := range t.lists[subAllow] {
+		subject, _, _ := strings.Cut(e.source, " ")
+		ends := subject == "*" || strings.HasSuffix(subject, ".*")
+		closed := slices.ContainsFunc(t.lists[subDeny], func(deny entry) bool { return deny.source == subject+".>" })
+		if ends && !closed {
+			open = append(open, e)
+		}
+	}
+	return open
 }
 
 // everything says whether a permission leaves out no subject. To NATS an empty

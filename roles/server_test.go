@@ -170,3 +170,24 @@ func TestNATSServerKnowsQueueNames(t *testing.T) {
 		return err
 	}), "a subscription without a queue")
 }
+
+// This is why a role with such a subscription gets a warning. Should it fail,
+// nats-server has become stricter, and the warning can go.
+func TestNATSServerTakesATrailingStarForMore(t *testing.T) {
+	for name, test := range map[string]struct{ template, first string }{
+		"without a deny, what is below comes too": {`{"sub": {"allow": ["in.*"]}}`, "in.a.b"},
+		"with a deny, it does not":                {`{"sub": {"allow": ["in.*"], "deny": ["in.*.>"]}}`, "in.a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, jwtRole(template(test.template)))
+			nc := runServer(t, nil).connect(t, c, `{}`)
+			sub, err := nc.SubscribeSync("in.>")
+			require.NoError(t, err)
+			require.NoError(t, nc.Publish("in.a.b", nil))
+			require.NoError(t, nc.Publish("in.a", nil))
+			msg, err := sub.NextMsg(10 * time.Second)
+			require.NoError(t, err)
+			require.Equal(t, test.first, msg.Subject)
+		})
+	}
+}
