@@ -13,8 +13,9 @@ import (
 const cacheSize = 8192
 
 // A cache holds what was read from storage and made ready for use, by storage
-// key. A nil value is cached too: "there is no such entry" costs no storage
-// read either.
+// key. That there is nothing at a key is not kept: names that do not exist cost
+// their caller, who may be anyone, a storage read, and push out no name that
+// does.
 //
 // It never serves a value that a finished write has replaced: forget, which
 // every writer calls after its write and before it answers, raises the
@@ -32,7 +33,7 @@ type cache[T any] struct {
 func newCache[T any]() *cache[T] {
 	c := &cache[T]{}
 	entries, err := lru.NewWithEvict(cacheSize, func(_ string, value *T) {
-		if c.dropped != nil && value != nil {
+		if c.dropped != nil {
 			c.dropped(value)
 		}
 	})
@@ -61,7 +62,7 @@ func (c *cache[T]) get(ctx context.Context, key string, load func(context.Contex
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.generation == generation {
+	if value != nil && c.generation == generation {
 		c.entries.Add(key, value)
 	}
 	return value, nil

@@ -1,0 +1,87 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestACacheLoadsOnce(t *testing.T) {
+	c := newCache[int]()
+	loads := 0
+	load := func(context.Context, string) (*int, error) {
+		loads++
+		return &loads, nil
+	}
+	for range 3 {
+		_, err := c.get(t.Context(), "key", load)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, loads)
+}
+
+// Anyone may ask for names that do not exist; they must not push out others.
+func TestNamesThatDoNotExistPushNothingOut(t *testing.T) {
+	c := newCache[int]()
+	one := 1
+	_, err := c.get(t.Context(), "key", func(context.Context, string) (*int, error) { return &one, nil })
+	require.NoError(t, err)
+	for i := range 2 * cacheSize {
+		value, err := c.get(t.Context(), fmt.Sprint(i), func(context.Context, string) (*int, error) { return nil, nil })
+		require.NoError(t, err)
+		require.Nil(t, value)
+	}
+	_, err = c.get(t.Context(), "key", func(context.Context, string) (*int, error) {
+		t.Error("the key was pushed out")
+		return &one, nil
+	})
+	require.NoError(t, err)
+}
+
+func TestACacheDoesNotRememberErrors(t *testing.T) {
+	c := newCache[int]()
+	_, err := c.get(t.Context(), "key", func(context.Context, string) (*int, error) { return nil, errors.New("no") })
+	require.Error(t, err)
+	one := 1
+	value, err := c.get(t.Context(), "key", func(context.Context, string) (*int, error) { return &one, nil })
+	require.NoError(t, err)
+	require.Equal(t, &one, value)
+}
+
+// The race that makes a cache serve what was deleted: a reader loads the old
+// value, the writer changes storage and forgets, and the reader is late.
+func TestAValueReadBeforeAWriteIsNotKeptAfterIt(t *testing.T) {
+	for name, forget := range map[string]func(*cache[int]){
+		"of its key":     func(c *cache[int]) { c.forget("key") },
+		"of another key": func(c *cache[int]) { c.forget("other") },
+		"of everything":  func(c *cache[int]) { c.forgetAll() },
+	} {
+		t.Run("a write "+name, func(t *testing.T) {
+			c := newCache[int]()
+			older, newer := 1, 2
+			value, err := c.get(t.Context(), "key", func(context.Context, string) (*int, error) {
+				forget(c)
+				return &older, nil
+			})
+			require.NoError(t, err)
+			require.Equal(t, &older, value, "the load that was under way is answered with what it read")
+			value, err = c.get(t.Context(), "key", func(context.Context, string) (*int, error) { return &newer, nil })
+			require.NoError(t, err)
+			require.Equal(t, &newer, value)
+		})
+	}
+}
+
+func TestACacheTellsWhatItDrops(t *testing.T) {
+	c := newCache[int]()
+	var dropped []int
+	c.dropped = func(value *int) { dropped = append(dropped, *value) }
+	one := 1
+	_, err := c.get(t.Context(), "key", func(context.Context, string) (*int, error) { return &one, nil })
+	require.NoError(t, err)
+	c.forget("key")
+	require.Equal(t, []int{1}, dropped)
+}
