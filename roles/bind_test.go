@@ -224,6 +224,14 @@ func TestBindMakesTheIdentity(t *testing.T) {
 	})
 }
 
+func TestBoundClaimsOfARoleInPlainGoValues(t *testing.T) {
+	c := compile(t, jwtRole(func(r *Role) { r.BoundClaims = map[string]any{"a": float64(42), "b": 7} }))
+	_, err := c.Bind(token(t, `{"a": 42, "b": 7.0}`), now)
+	require.NoError(t, err)
+	_, err = c.Bind(token(t, `{"a": 42.5, "b": 7}`), now)
+	require.ErrorContains(t, err, `claim "a"`)
+}
+
 func TestBindRefusesTheWrongKindOfIdentity(t *testing.T) {
 	c := compile(t, jwtRole(func(r *Role) { r.Issuer = "gitlab" }))
 	_, err := c.Bind(token(t, `{}`), now)

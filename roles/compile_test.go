@@ -49,6 +49,10 @@ func TestCompileRefuses(t *testing.T) {
 			jwtRole(func(r *Role) {
 				r.BoundClaims, r.BoundClaimsType = map[string]any{"a": []any{"x*", true}}, BoundClaimsGlob
 			}), "bound_claims", "every value must be a string"},
+		"a bound claim that is no JSON pointer": {
+			jwtRole(func(r *Role) { r.BoundClaims = map[string]any{"/a~": "b"} }), "bound_claims", "not a JSON pointer"},
+		"a mapped claim that is no JSON pointer": {
+			jwtRole(func(r *Role) { r.ClaimMappings = map[string]string{"/a~": "b"} }), "claim_mappings", "not a JSON pointer"},
 		"a mapping to metadata that a login sets": {
 			jwtRole(func(r *Role) { r.ClaimMappings = map[string]string{"a": "role"} }), "claim_mappings", "reserved"},
 		"a mapping to the account's metadata": {

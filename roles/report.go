@@ -41,12 +41,12 @@ func (c *Compiled) Warnings() []string {
 // nats-server takes to cover a > in its place: it looks a subscription up among
 // the allowed ones as if its wildcards were literal tokens (canSubscribe in its
 // client.go). A denied subject is also held against each message.
-func (t *userTemplate) openEnded() []entry {
+func (u *userTemplate) openEnded() []entry {
 	var open []entry
-	for _, e := range t.lists[subAllow] {
+	for _, e := range u.lists[subAllow] {
 		subject, _, _ := strings.Cut(e.source, " ")
 		ends := subject == "*" || strings.HasSuffix(subject, ".*")
-		closed := slices.ContainsFunc(t.lists[subDeny], func(deny entry) bool { return deny.source == subject+".>" })
+		closed := slices.ContainsFunc(u.lists[subDeny], func(deny entry) bool { return deny.source == subject+".>" })
 		if ends && !closed {
 			open = append(open, e)
 		}
@@ -56,7 +56,7 @@ func (t *userTemplate) openEnded() []entry {
 
 // everything says whether a permission leaves out no subject. To NATS an empty
 // list of allowed subjects allows them all.
-func (t *userTemplate) everything(allow, deny int) bool {
-	return len(t.lists[deny]) == 0 && (len(t.lists[allow]) == 0 ||
-		slices.ContainsFunc(t.lists[allow], func(e entry) bool { return e.source == ">" }))
+func (u *userTemplate) everything(allow, deny int) bool {
+	return len(u.lists[deny]) == 0 && (len(u.lists[allow]) == 0 ||
+		slices.ContainsFunc(u.lists[allow], func(e entry) bool { return e.source == ">" }))
 }

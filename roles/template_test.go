@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 func TestUserTemplateRefuses(t *testing.T) {
@@ -34,6 +36,11 @@ func TestUserTemplateRefuses(t *testing.T) {
 		"a response bound that is a string":    {`{"resp": {"max": 1, "ttl": "1m"}}`, "resp.ttl is a string: it must be a whole number of nanoseconds"},
 		"a string instead of a boolean":        {`{"bearer_token": "true"}`, "bearer_token is a string: it must be true or false"},
 		"a network that is none":               {`{"src": ["10.0.0.0"]}`, `invalid cidr "10.0.0.0"`},
+		"a null in networks":                   {`{"src": [null]}`, "src[0] is null"},
+		"a boolean as a location":              {`{"times_location": true}`, "times_location is a boolean"},
+		"a number as a connection type":        {`{"allowed_connection_types": [1]}`, "allowed_connection_types[0] is a number"},
+		"a list cut short":                     {`{"pub": {"allow": ["a"`, "ends too early"},
+		"a number as a key":                    {`{1: 2}`, "is not JSON"},
 		"a placeholder in a network":           {`{"src": ["{{claim(ip)}}/32"]}`, "src[0] has a placeholder"},
 		"a placeholder in networks":            {`{"src": "{{claim(ip)}}/32"}`, "src has a placeholder"},
 		"a time that is none":                  {`{"times": [{"start": "25:00:00", "end": "18:00:00"}]}`, "start in time range"},
@@ -164,6 +171,8 @@ func TestRender(t *testing.T) {
 			want{pub: []string{"a.a", "b.b"}}, ""},
 		"space in a placeholder and its letters' case": {template(publish("{{ Claim( p ) | escape }}.{{NAME()}}")), `{"p": "a b"}`,
 			want{pub: []string{"a%20b.runner"}}, ""},
+		"more placeholders than usual": {template(publish("{{claim(/l/0)}}.{{claim(/l/1)}}.{{claim(/l/2)}}.{{claim(/l/3)}}.{{claim(/l/4)}}.{{claim(/l/5)}}.{{claim(/l/6)}}.{{claim(/l/7)}}.{{claim(/l/8)}}")),
+			`{"l": [1, 2, 3, 4, 5, 6, 7, 8, 9]}`, want{pub: []string{"1.2.3.4.5.6.7.8.9"}}, ""},
 		"an escaped claim":      {template(publish("o.{{claim(p)|escape}}")), `{"p": "a.b*>%{} \tü\u00a0"}`, want{pub: []string{"o.a%2Eb%2A%3E%25%7B%7D%20%09ü%C2%A0"}}, ""},
 		"an escaped list":       {template(publish("{{claim(l)|escape}}")), `{"l": ["a.b", "c"]}`, want{pub: []string{"a%2Eb", "c"}}, ""},
 		"the user's public key": {template(publish("{{subject()}}")), `{}`, want{pub: []string{userKey}}, ""},
@@ -255,6 +264,15 @@ func TestRenderServiceAccount(t *testing.T) {
 	u, err := c.Render(b, account, userKey)
 	require.NoError(t, err)
 	require.Contains(t, string(u.NATS), `"ci.ci"`)
+}
+
+func TestRenderAnnotation(t *testing.T) {
+	c := compile(t, kubernetesRole(template(publish("{{metadata(team)}}"))))
+	b, err := c.Bind(serviceAccount(func(a *claims.ServiceAccount) { a.Annotations = map[string]string{"team": "blue"} }), now)
+	require.NoError(t, err)
+	u, err := c.Render(b, account, userKey)
+	require.NoError(t, err)
+	require.Contains(t, string(u.NATS), `["blue"]`)
 }
 
 func TestRenderEntity(t *testing.T) {

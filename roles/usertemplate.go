@@ -116,9 +116,6 @@ func (u *userTemplate) readResponses(v jsonValue) error {
 	return v.fields(map[string]func(jsonValue) error{
 		"max": func(v jsonValue) error {
 			n, err := v.integer(jwt.NoLimit, "a whole number of messages, or -1 for no limit")
-			if err == nil && int64(int(n)) != n {
-				return v.wrong("a smaller number")
-			}
 			resp.MaxMsgs = int(n)
 			return err
 		},
