@@ -98,7 +98,7 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func object(w http.ResponseWriter, code int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(value)
+	w.Write(must(json.Marshal(value)))
 }
 
 func status(w http.ResponseWriter, code int, reason metav1.StatusReason) {

@@ -56,7 +56,7 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if jwksURI == "" {
 			jwksURI = i.URL + "/jwks"
 		}
-		json.NewEncoder(w).Encode(map[string]string{"issuer": name, "jwks_uri": jwksURI})
+		w.Write(must(json.Marshal(map[string]string{"issuer": name, "jwks_uri": jwksURI})))
 	case r.URL.Path == "/jwks":
 		w.Write(jwks(signers...))
 	default:

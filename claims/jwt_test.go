@@ -38,7 +38,7 @@ func TestEveryKeySourceVerifiesEveryAlgorithm(t *testing.T) {
 				require.Equal(t, KindJWT, profile.Kind)
 				require.Nil(t, profile.ServiceAccount)
 				require.Equal(t, "project_path:orders/api", profile.Claims["sub"])
-				require.Equal(t, json.Number("1800000300"), profile.Claims["exp"])
+				require.Equal(t, json.Number("1704067500"), profile.Claims["exp"])
 			})
 		}
 	}

@@ -263,6 +263,7 @@ func (rs *remotes) await(ctx context.Context, t *token, known bool) error {
 	}
 	defer rs.waiting.Add(-1)
 
+	var err error
 	// A fetch that had begun when the token came may have missed its key; the
 	// one after it cannot.
 	for range 2 {
@@ -277,15 +278,15 @@ func (rs *remotes) await(ctx context.Context, t *token, known bool) error {
 				allFresh = allFresh && fresh
 			}
 		}
-		err := rs.wait(ctx, t, fetches, changed)
-		if !errors.Is(err, errSignature) && (err == nil || !known) {
-			return err
-		}
-		if known || allFresh {
-			return errSignature
+		err = rs.wait(ctx, t, fetches, changed)
+		if err == nil || allFresh || ctx.Err() != nil {
+			break
 		}
 	}
-	return errSignature
+	if known && err != nil {
+		return errSignature
+	}
+	return err
 }
 
 // wait waits until all fetches ended or one of them brought the token's key.

@@ -58,13 +58,13 @@ func TestVerifyRules(t *testing.T) {
 		"an aud with a number in it":          {map[string]any{"aud": []any{"vault", 1}}, nil, forVault, "aud claim has an element that is not a string"},
 
 		"an exp within the clock skew":          {map[string]any{"exp": at(-60)}, nil, forVault, ""},
-		"an exp beyond the clock skew":          {map[string]any{"exp": at(-61)}, nil, forVault, "token is expired: exp claim is 2027-01-15T07:58:59Z"},
+		"an exp beyond the clock skew":          {map[string]any{"exp": at(-61)}, nil, forVault, "token is expired: exp claim is 2023-12-31T23:58:59Z"},
 		"an exp now without leeway":             {map[string]any{"exp": at(0)}, nil, none, ""},
-		"an exp a second ago without leeway":    {map[string]any{"exp": at(-1)}, nil, none, "token is expired: exp claim is 2027-01-15T07:59:59Z"},
+		"an exp a second ago without leeway":    {map[string]any{"exp": at(-1)}, nil, none, "token is expired: exp claim is 2023-12-31T23:59:59Z"},
 		"an exp within a clock skew of its own": {map[string]any{"exp": at(-120)}, nil, Expected{Audiences: []string{"vault"}, ClockSkewLeeway: 2 * time.Minute}, ""},
 		"an exp with a fraction":                {map[string]any{"exp": float64(at(10)) + 0.5}, nil, none, ""},
-		"an exp with an exponent":               {map[string]any{"exp": json.Number("1.8000001e9")}, nil, none, ""},
-		"an exp that is a string":               {map[string]any{"exp": "1800000300"}, nil, forVault, "exp claim is not a number"},
+		"an exp with an exponent":               {map[string]any{"exp": json.Number("1.7040673e9")}, nil, none, ""},
+		"an exp that is a string":               {map[string]any{"exp": "1704067500"}, nil, forVault, "exp claim is not a number"},
 		"an exp that is true":                   {map[string]any{"exp": true}, nil, forVault, "exp claim is not a number"},
 		"an exp in the far future":              {map[string]any{"exp": json.Number("99999999999")}, nil, forVault, ""},
 		"an exp that overflows":                 {map[string]any{"exp": json.Number("9223372036854775807")}, nil, forVault, "exp claim is not a time"},
@@ -74,33 +74,33 @@ func TestVerifyRules(t *testing.T) {
 
 		"no exp, iat just now":             {map[string]any{"exp": nil}, nil, forVault, ""},
 		"no exp, iat within the leeways":   {map[string]any{"exp": nil, "nbf": nil, "iat": at(-210)}, nil, forVault, ""},
-		"no exp, iat beyond the leeways":   {map[string]any{"exp": nil, "nbf": nil, "iat": at(-211)}, nil, forVault, "token is expired: exp claim is 2027-01-15T07:58:59Z"},
+		"no exp, iat beyond the leeways":   {map[string]any{"exp": nil, "nbf": nil, "iat": at(-211)}, nil, forVault, "token is expired: exp claim is 2023-12-31T23:58:59Z"},
 		"no exp, a later nbf counts":       {map[string]any{"exp": nil, "nbf": at(-210), "iat": at(-500)}, nil, forVault, ""},
-		"no exp and no leeway for it":      {map[string]any{"exp": nil, "nbf": nil, "iat": at(-1)}, nil, none, "token is expired: exp claim is 2027-01-15T07:59:59Z"},
+		"no exp and no leeway for it":      {map[string]any{"exp": nil, "nbf": nil, "iat": at(-1)}, nil, none, "token is expired: exp claim is 2023-12-31T23:59:59Z"},
 		"an exp of zero is none":           {map[string]any{"exp": 0}, nil, forVault, ""},
 		"an exp of null is none":           {map[string]any{"exp": json.RawMessage("null")}, nil, forVault, ""},
 		"an exp alone":                     {map[string]any{"nbf": nil, "iat": nil, "exp": at(210)}, nil, forVault, ""},
-		"an exp alone, too far ahead":      {map[string]any{"nbf": nil, "iat": nil, "exp": at(211)}, nil, forVault, "token is not yet valid: nbf claim is 2027-01-15T08:01:01Z"},
+		"an exp alone, too far ahead":      {map[string]any{"nbf": nil, "iat": nil, "exp": at(211)}, nil, forVault, "token is not yet valid: nbf claim is 2024-01-01T00:01:01Z"},
 		"none of exp, nbf and iat":         {map[string]any{"exp": nil, "nbf": nil, "iat": nil}, nil, forVault, "token has none of the claims exp, nbf and iat"},
 		"all of exp, nbf and iat are zero": {map[string]any{"exp": 0, "nbf": 0, "iat": 0}, nil, forVault, "token has none of the claims exp, nbf and iat"},
 
 		"an nbf within the clock skew": {map[string]any{"nbf": at(60)}, nil, forVault, ""},
-		"an nbf beyond the clock skew": {map[string]any{"nbf": at(61)}, nil, forVault, "token is not yet valid: nbf claim is 2027-01-15T08:01:01Z"},
-		"an nbf ahead without leeway":  {map[string]any{"nbf": at(1)}, nil, none, "token is not yet valid: nbf claim is 2027-01-15T08:00:01Z"},
+		"an nbf beyond the clock skew": {map[string]any{"nbf": at(61)}, nil, forVault, "token is not yet valid: nbf claim is 2024-01-01T00:01:01Z"},
+		"an nbf ahead without leeway":  {map[string]any{"nbf": at(1)}, nil, none, "token is not yet valid: nbf claim is 2024-01-01T00:00:01Z"},
 		"an nbf that is a string":      {map[string]any{"nbf": "1"}, nil, forVault, "nbf claim is not a number"},
-		"no nbf, iat counts":           {map[string]any{"nbf": nil, "iat": at(61)}, nil, forVault, "token is not yet valid: nbf claim is 2027-01-15T08:01:01Z"},
-		"an iat in the future":         {map[string]any{"iat": at(61)}, nil, forVault, "token is issued in the future: iat claim is 2027-01-15T08:01:01Z"},
+		"no nbf, iat counts":           {map[string]any{"nbf": nil, "iat": at(61)}, nil, forVault, "token is not yet valid: nbf claim is 2024-01-01T00:01:01Z"},
+		"an iat in the future":         {map[string]any{"iat": at(61)}, nil, forVault, "token is issued in the future: iat claim is 2024-01-01T00:01:01Z"},
 		"an iat within the clock skew": {map[string]any{"iat": at(60)}, nil, forVault, ""},
 		"an iat that is an object":     {map[string]any{"iat": map[string]any{}}, nil, forVault, "iat claim is not a number"},
 		"an iat long ago":              {map[string]any{"iat": 1}, nil, forVault, ""},
 
 		"auth_time within max_age":                  {map[string]any{"auth_time": at(-60)}, nil, maxAge, ""},
-		"auth_time beyond max_age":                  {map[string]any{"auth_time": at(-61)}, nil, maxAge, "auth_time claim is 2027-01-15T07:58:59Z, longer ago than max_age"},
-		"auth_time before iat counts":               {map[string]any{"auth_time": at(-3600), "iat": at(0)}, nil, maxAge, "auth_time claim is 2027-01-15T07:00:00Z, longer ago than max_age"},
-		"auth_time that is a string":                {map[string]any{"auth_time": "1800000000"}, nil, maxAge, "auth_time claim is not a number"},
+		"auth_time beyond max_age":                  {map[string]any{"auth_time": at(-61)}, nil, maxAge, "auth_time claim is 2023-12-31T23:58:59Z, longer ago than max_age"},
+		"auth_time before iat counts":               {map[string]any{"auth_time": at(-3600), "iat": at(0)}, nil, maxAge, "auth_time claim is 2023-12-31T23:00:00Z, longer ago than max_age"},
+		"auth_time that is a string":                {map[string]any{"auth_time": "1704067200"}, nil, maxAge, "auth_time claim is not a number"},
 		"auth_time of zero":                         {map[string]any{"auth_time": 0}, nil, maxAge, "token has neither an auth_time nor an iat claim to hold against max_age"},
 		"iat within max_age":                        {map[string]any{"iat": at(-60)}, nil, maxAge, ""},
-		"iat beyond max_age":                        {map[string]any{"iat": at(-61)}, nil, maxAge, "iat claim is 2027-01-15T07:58:59Z, longer ago than max_age"},
+		"iat beyond max_age":                        {map[string]any{"iat": at(-61)}, nil, maxAge, "iat claim is 2023-12-31T23:58:59Z, longer ago than max_age"},
 		"iat beyond max_age, within the clock skew": {map[string]any{"iat": at(-120)}, nil, Expected{Audiences: []string{"vault"}, MaxAge: time.Minute}, ""},
 		"neither auth_time nor iat":                 {map[string]any{"iat": nil}, nil, maxAge, "token has neither an auth_time nor an iat claim to hold against max_age"},
 		"any age without max_age":                   {map[string]any{"auth_time": 1, "iat": 1}, nil, forVault, ""},
@@ -150,12 +150,12 @@ func FuzzVerifyAgainstTheJWTMethod(f *testing.F) {
 	require.NoError(f, err)
 
 	for _, text := range []string{
-		`{"iss":"iss","aud":"vault","exp":1800000300}`,
-		`{"iss":"iss","aud":["vault","x"],"iat":1799999800}`,
-		`{"iss":"iss","nbf":1800000061,"iat":1800000059.9,"exp":null}`,
-		`{"iss":"iss","aud":"","nbf":-1,"exp":0,"iat":1.7999998e9}`,
-		`{"iss":1,"aud":[1]}`, `{"Iss":"iss","exp":1}`, `{"iss":"iss","exp":1800000000,"exp":1}`,
-		`{"iss":"iss","exp":4611686018427387904}`, `{"iss":"iss","exp":4611686018427387903,"nbf":1}`, `{"iss":"iss","aud":null,"exp":1800000001}`,
+		`{"iss":"iss","aud":"vault","exp":1704067500}`,
+		`{"iss":"iss","aud":["vault","x"],"iat":1704067000}`,
+		`{"iss":"iss","nbf":1704067261,"iat":1704067259.9,"exp":null}`,
+		`{"iss":"iss","aud":"","nbf":-1,"exp":0,"iat":1.704067e9}`,
+		`{"iss":1,"aud":[1]}`, `{"Iss":"iss","exp":1}`, `{"iss":"iss","exp":1704067200,"exp":1}`,
+		`{"iss":"iss","exp":4611686018427387904}`, `{"iss":"iss","exp":4611686018427387903,"nbf":1}`, `{"iss":"iss","aud":null,"exp":1704067201}`,
 	} {
 		for _, leeway := range []int16{0, -1, 30} {
 			f.Add(text, true, leeway, -leeway, leeway)
@@ -205,7 +205,7 @@ func hasAudience(aud any) bool {
 
 func TestNumericDateIsExact(t *testing.T) {
 	for text, want := range map[string]int64{
-		"1800000000": 1_800_000_000, "1.5": 1, "-1.5": -1, "1e3": 1000, "9007199254740992": 1 << 53,
+		"1704067200": 1_704_067_200, "1.5": 1, "-1.5": -1, "1e3": 1000, "9007199254740992": 1 << 53,
 	} {
 		got, err := numericDate(map[string]any{"exp": json.Number(text)}, "exp")
 		require.NoError(t, err, text)
