@@ -6,13 +6,6 @@ import (
 	"strings"
 )
 
-// GrantsEverything says whether the role's users may publish and subscribe to
-// every subject of the account: no permissions at all, or ">" in both.
-func (c *Compiled) GrantsEverything() bool {
-	t := c.user.template
-	return t.everything(pubAllow, pubDeny) && t.everything(subAllow, subDeny)
-}
-
 // Warnings says in sentences what of the role is allowed but seldom meant.
 func (c *Compiled) Warnings() []string {
 	var warnings []string
