@@ -5,6 +5,30 @@
 // A [Role] is what is stored. [Role.Compile] checks it once and makes it ready;
 // a login then is [Compiled.Bind] and [Compiled.Render]. The package is pure: it
 // does no I/O, and what it compiles may be used by many goroutines at once.
+//
+// # Templates
+//
+// user_name, and in user_template the subjects and tags, may have placeholders:
+//
+//	{{name()}} {{subject()}} {{tag(key)}}                    the NATS user
+//	{{account-name()}} {{account-subject()}} {{account-tag(key)}}
+//	{{claim(name)}} {{claim(/json/pointer)}} {{metadata(key)}}  roles of an issuer
+//	{{entity-name()}} {{entity-id()}} {{entity-metadata(key)}} {{groups()}}
+//	                                                         roles of type vault
+//
+// Each stands for one subject token, or for several where the value is a list:
+// then the text renders once for each, and for every combination of several
+// lists. Spelled alike, two placeholders of a text stand for the same value. A
+// value that is not one subject token is refused, and so is the identity;
+// {{claim(x)|escape}} percent-encodes what cannot stand in one. Strings, whole
+// numbers and booleans are values.
+//
+// At the beginning of an allowed subject a value may not begin with $ or _, since
+// those subjects are NATS's own. A tag's key, before its first colon, is always
+// literal; literal text of tags is lower-cased as NATS's tools do, values are not.
+//
+// The permissions of a scoped role are expanded by nats-server, which knows the
+// first six functions only.
 package roles
 
 // Values of the role's fields.
