@@ -24,7 +24,7 @@
 //
 // Methods of env that take no error as an answer fail the test: write, read, list,
 // remove, account, role, login, connect. Those for bad input are refused and
-// loginRefused; try and tryLogin leave the error to the test.
+// loginRefused; try and tryLogin leave the error to the test. In a subtest use e.in(t).
 //
 // Conditions are waited for with waitFor; no test sleeps. Everything that was started
 // is stopped when the test ends, and nats-server's log is shown when it failed.
@@ -256,6 +256,13 @@ func (e *env) waitForMount() {
 		}
 		return nil
 	})
+}
+
+// in returns the same env for a subtest, which then fails in place of its parent.
+func (e *env) in(t *testing.T) *env {
+	sub := *e
+	sub.t = t
+	return &sub
 }
 
 // configure writes config: the test's issuer is the default one.

@@ -91,14 +91,29 @@ func (e *env) serverConfig() string {
 }
 
 // account creates an account; config is a JSON object, as an object or as its text,
-// or nil.
+// or nil. While the test's nats-server runs, the account is on it when account returns.
 func (e *env) account(name string, config any) *api.Secret {
 	e.t.Helper()
 	data := fields{"type": "account"}
 	if config != nil {
 		data["config"] = config
 	}
-	return e.write("jwt/"+name, data)
+	secret := e.write("jwt/"+name, data)
+	if e.nats.Running() {
+		e.waitForDelivery(name)
+	}
+	return secret
+}
+
+// waitForDelivery returns when the NATS servers have an account as the mount has it.
+func (e *env) waitForDelivery(name string) {
+	e.t.Helper()
+	e.waitFor("the delivery of account "+name, func() error {
+		if e.read("jwt/" + name)["delivered"] != true {
+			return errors.New("not delivered")
+		}
+		return nil
+	})
 }
 
 // role creates a role of the account "orders" whose tokens are for the audience

@@ -173,6 +173,9 @@ func (n *NATS) Stop() { n.process.stop() }
 // Kill ends the server at once, as kill -9 does.
 func (n *NATS) Kill() { n.process.kill() }
 
+// Running says whether the server runs.
+func (n *NATS) Running() bool { return n.process.running() }
+
 // Wipe removes all that a stopped server stored, its account JWTs too.
 func (n *NATS) Wipe() error {
 	entries, err := os.ReadDir(n.Dir)

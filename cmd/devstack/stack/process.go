@@ -129,8 +129,24 @@ func (p *process) signal(signal syscall.Signal) {
 	_ = p.cmd.Process.Signal(signal)
 }
 
+// running says whether the process was started and has not ended.
+func (p *process) running() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // output returns all that the process has printed so far, over its restarts too.
 func (p *process) output() string {
+	if p == nil {
+		return ""
+	}
 	text, err := os.ReadFile(p.logPath)
 	if err != nil {
 		return err.Error()
