@@ -78,7 +78,7 @@ func issuerFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"oidc_discovery_url": {
 			Type:        framework.TypeString,
-			Description: `OIDC discovery URL, without the .well-known component. The issuer's keys are found through it, and tokens must come from the issuer that its document names unless bound_issuer says otherwise.`,
+			Description: `OIDC discovery URL, without the .well-known component. The issuer's keys are found through it, and its document must name it as the issuer.`,
 		},
 		"oidc_discovery_ca_pem": {
 			Type:        framework.TypeString,
@@ -102,7 +102,7 @@ func issuerFields() map[string]*framework.FieldSchema {
 		},
 		"bound_issuer": {
 			Type:        framework.TypeCommaStringSlice,
-			Description: `Values of the "iss" claim that are accepted; any match is sufficient. Default: with oidc_discovery_url the issuer that the discovery document names, else any.`,
+			Description: `Values of the "iss" claim that are accepted; any match is sufficient. Default: any, since only the issuer's own keys verify a token; bind it where several issuers share their keys.`,
 		},
 		"jwt_supported_algs": {
 			Type:        framework.TypeCommaStringSlice,

@@ -219,6 +219,12 @@ func (e *roleEntry) checkToken() error {
 			return badField(field, "is negative: %s", ttl)
 		}
 	}
+	for _, cidr := range e.TokenParams.TokenBoundCIDRs {
+		// What is no address is taken for the path of a Unix socket.
+		if cidr.Type() == sockaddr.TypeUnix {
+			return badField("token_bound_cidrs", "has %q, which is not a CIDR block", cidr.String())
+		}
+	}
 	if e.TokenNumUses < 0 {
 		return badField("token_num_uses", "is negative: %d", e.TokenNumUses)
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -148,7 +149,7 @@ func TestBadConfigAndRolesAreRefusedAndChangeNothing(t *testing.T) {
 		"a signature without nonce":           {"jwt/worker/sign", fields{}, []string{"nonce"}},
 		"a signature of an unknown user":      {"jwt/nobody/sign", fields{"nonce": "abc"}, []string{"nobody"}},
 	} {
-		t.Run(name, func(t *testing.T) { e.refused(test.path, test.data, test.texts...) })
+		t.Run(name, func(t *testing.T) { e.in(t).refused(test.path, test.data, test.texts...) })
 	}
 	require.Equal(t, config, e.read("config"))
 	require.Equal(t, role, e.read("role/dev"))
@@ -243,8 +244,17 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 			e.write("jwt/worker", fields{"type": "user", "account": "orders", "config": fields{}})
 			e.role("dev", fields{"user_template": devTemplate})
 			state := func() []fields {
-				return []fields{e.read("config"), e.read("config/server"), e.read("jwt/orders"), e.read("jwt/worker"), e.read("role/dev")}
+				user := e.read("jwt/worker")
+				delete(user, "jwt") // made anew at every read
+				delete(user, "expiration")
+				return []fields{e.read("config"), e.read("config/server"), e.read("jwt/orders"), user, e.read("role/dev")}
 			}
+			e.waitFor("the account to be delivered", func() error {
+				if delivered := e.read("jwt/orders")["delivered"]; delivered != true {
+					return fmt.Errorf("delivered is %v", delivered)
+				}
+				return nil
+			})
 			before := state()
 			held := e.login("dev", e.token(fields{"project": "shop"}))
 			check := func(what string) {
