@@ -1,0 +1,158 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/nats-io/nkeys"
+)
+
+// DefaultMount is where the auth method is mounted when a Workload does not say.
+const DefaultMount = "nats"
+
+// A Workload says who gets credentials, and where.
+type Workload struct {
+	// Mount is the path of the auth method's mount, below auth/. Empty: [DefaultMount].
+	Mount string
+	// Role is the role to log in with. Empty: the mount's default_role.
+	Role string
+	// Token gives the JWT that the workload's platform made for it. It is called for
+	// each set of credentials. Nil for a role of type vault, see [NewFromVaultToken].
+	Token TokenSource
+}
+
+// A TokenSource returns a workload's token, as fresh as it has it. White space around it
+// does not matter. It must return when its context ends.
+type TokenSource func(ctx context.Context) (string, error)
+
+// StaticToken is a token that does not change. Credentials can be renewed as long as the
+// token is valid.
+func StaticToken(token string) TokenSource {
+	return func(context.Context) (string, error) { return token, nil }
+}
+
+// TokenFile reads the token from a file, each time anew: the platform may replace it, as
+// Kubernetes does with a projected service account token.
+func TokenFile(path string) TokenSource {
+	return func(context.Context) (string, error) {
+		token, err := os.ReadFile(path)
+		return string(token), err
+	}
+}
+
+// TokenEnv takes the token from an environment variable.
+func TokenEnv(name string) TokenSource {
+	return func(context.Context) (string, error) {
+		token, ok := os.LookupEnv(name)
+		if !ok {
+			return "", fmt.Errorf("the environment variable %s is not set", name)
+		}
+		return token, nil
+	}
+}
+
+var _ api.AuthMethod = Workload{}
+
+// Login logs in to Vault for its token alone: it is what vault.Auth().Login takes. A NATS
+// user JWT in the answer is of no use, as the key that it is for is gone; see [New].
+func (w Workload) Login(ctx context.Context, vault *api.Client) (*api.Secret, error) {
+	r, err := w.newRequest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.key.Wipe()
+	return w.login(ctx, vault, r)
+}
+
+func (w Workload) login(ctx context.Context, vault *api.Client, r *request) (*api.Secret, error) {
+	if r.token == "" {
+		return nil, errors.New("logging in: the Workload has no Token")
+	}
+	body := r.body()
+	if w.Role != "" {
+		body["role"] = w.Role
+	}
+	secret, err := vault.Logical().WriteWithContext(ctx, w.path("login"), body)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("logging in at %s: %w", w.path("login"), err)
+	case secret == nil || secret.Auth == nil:
+		return nil, fmt.Errorf("logging in at %s: the answer has no auth", w.path("login"))
+	case secret.Auth.MFARequirement != nil:
+		return nil, fmt.Errorf("logging in at %s: Vault demands a second factor, which a workload does not have", w.path("login"))
+	}
+	return secret, nil
+}
+
+// creds asks for credentials as the holder of a Vault token.
+func (w Workload) creds(ctx context.Context, vault *api.Client, role string, r *request) (*api.Secret, error) {
+	path := w.path("creds/" + role)
+	var secret *api.Secret
+	var err error
+	if r.token == "" {
+		// Nothing that is sent is secret, and reading is what a policy allows as a rule.
+		secret, err = vault.Logical().ReadWithDataWithContext(ctx, path, map[string][]string{"user_public_key": {r.public}})
+	} else {
+		secret, err = vault.Logical().WriteWithContext(ctx, path, r.body())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("getting credentials at %s: %w", path, err)
+	}
+	if secret == nil {
+		return nil, fmt.Errorf("getting credentials at %s: there is nothing", path)
+	}
+	return secret, nil
+}
+
+func (w Workload) path(below string) string {
+	mount := strings.Trim(w.Mount, "/")
+	if mount == "" {
+		mount = DefaultMount
+	}
+	return "auth/" + mount + "/" + below
+}
+
+// A request is what is sent for one set of credentials: the public half of a new user
+// key and, when the workload has a token, that token and the key's signature over it,
+// which proves possession of the key whether or not the role demands it.
+type request struct {
+	key       nkeys.KeyPair
+	public    string
+	token     string
+	signature string
+}
+
+func (w Workload) newRequest(ctx context.Context) (*request, error) {
+	token := ""
+	if w.Token != nil {
+		var err error
+		if token, err = w.Token(ctx); err != nil {
+			return nil, fmt.Errorf("getting the workload's token: %w", err)
+		}
+		if token = strings.TrimSpace(token); token == "" {
+			return nil, errors.New("getting the workload's token: it is empty")
+		}
+	}
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, fmt.Errorf("making a user key: %w", err)
+	}
+	public, err := key.PublicKey()
+	if err != nil {
+		return nil, fmt.Errorf("making a user key: %w", err)
+	}
+	signature, err := key.Sign([]byte(token))
+	if err != nil {
+		return nil, fmt.Errorf("signing the workload's token: %w", err)
+	}
+	return &request{key: key, public: public, token: token, signature: base64.StdEncoding.EncodeToString(signature)}, nil
+}
+
+func (r *request) body() map[string]any {
+	return map[string]any{"jwt": r.token, "user_public_key": r.public, "user_key_signature": r.signature}
+}
