@@ -64,13 +64,17 @@ func (f *fleet) predecessor(info serverInfo) (id string) {
 	return id
 }
 
-// lost notes that a server said goodbye or did not answer.
-func (f *fleet) lost(id string) {
+// lost notes that a server said goodbye or did not answer, and returns its name
+// if that was not known yet.
+func (f *fleet) lost(id string) (name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.servers[id]; s != nil && s.gone.IsZero() {
-		s.gone = time.Now()
+	s := f.servers[id]
+	if s == nil || !s.gone.IsZero() {
+		return ""
 	}
+	s.gone = time.Now()
+	return s.Name
 }
 
 // present returns the names, by ID, of the servers that should answer.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,23 +27,25 @@ type link struct {
 	user   func() (string, func([]byte) ([]byte, error), error)
 	logger hclog.Logger
 
-	// up is called after each connect, perhaps twice; renewed is true when only
-	// the user's JWT had run out. heard gets every event of the servers. Neither
-	// may block.
+	// up is called after each connect; renewed is true when only the user's JWT
+	// had run out. heard gets every event of the servers. Neither may block.
 	up    func(renewed bool)
 	heard func(*nats.Msg)
 
 	start sync.Once
 	tasks sync.WaitGroup
+	first chan struct{} // closed once the first round of connecting is over
+	inbox string        // prefix of the reply subjects, ending in a dot; there once first is closed
+	next  atomic.Uint64 // the last token of a reply subject
+	sign  atomic.Pointer[func([]byte) ([]byte, error)]
 
+	// The lock is not held while the connection's methods are called: it calls
+	// back while it holds a lock of its own.
 	mu      sync.Mutex
 	conn    *nats.Conn
-	first   chan struct{} // closed once the first round of connecting is over
-	inbox   string        // prefix of the reply subjects, ending in a dot
-	next    uint64
 	waiting map[string]chan *nats.Msg // by the last token of the reply subject
-	sign    func([]byte) ([]byte, error)
-	err     error // why the last connect failed or the connection ended
+	down    chan struct{}             // closed when the connection is lost; nil while there is none
+	err     error                     // why the last connect failed or the connection ended
 	closed  bool
 }
 
@@ -71,12 +75,18 @@ func (l *link) ready(ctx context.Context) error {
 	return l.standing()
 }
 
+// standing is nil while there is a connection.
 func (l *link) standing() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn != nil && l.conn.IsConnected() {
+	if l.down != nil {
 		return nil
 	}
+	return l.gone()
+}
+
+// gone is the error of having no connection. It needs the lock.
+func (l *link) gone() error {
 	if l.err != nil {
 		return fmt.Errorf("%w: %w", errNotConnected, l.err)
 	}
@@ -148,39 +158,37 @@ func (l *link) userJWT() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("system user: %w", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sign = sign
+	l.sign.Store(&sign)
 	return userJWT, nil
 }
 
-func (l *link) signNonce(nonce []byte) ([]byte, error) {
-	l.mu.Lock()
-	sign := l.sign
-	l.mu.Unlock()
-	return sign(nonce)
-}
+func (l *link) signNonce(nonce []byte) ([]byte, error) { return (*l.sign.Load())(nonce) }
 
 func (l *link) connected() {
 	l.mu.Lock()
-	if l.conn == nil { // connect is not done with it yet, and comes here then
+	if l.conn == nil || l.down != nil || l.closed { // connect is not done with it yet, or was here first
 		l.mu.Unlock()
 		return
 	}
 	renewed := errors.Is(l.err, nats.ErrAuthExpired)
-	l.err = nil
+	l.down, l.err = make(chan struct{}), nil
 	l.mu.Unlock()
+	if !renewed {
+		l.logger.Info("connected to NATS")
+	}
 	l.up(renewed)
 }
 
 func (l *link) disconnected(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.down != nil {
+		close(l.down)
+		l.down = nil
+	}
+	l.err = err
 	if l.closed {
 		return
-	}
-	if err != nil {
-		l.err = err
 	}
 	if !errors.Is(err, nats.ErrAuthExpired) {
 		l.logger.Warn("connection to NATS lost", "error", err)
@@ -218,15 +226,14 @@ func (l *link) replied(msg *nats.Msg) {
 // take until that returns true. It returns early, without an error, when quiet
 // is not zero and nothing came for so long after an answer.
 func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.Duration, take func([]byte) bool) error {
-	l.mu.Lock()
-	conn := l.conn
-	if conn == nil || !conn.IsConnected() {
-		l.mu.Unlock()
-		return l.standing()
-	}
-	l.next++
-	token := fmt.Sprintf("%x", l.next)
+	token := strconv.FormatUint(l.next.Add(1), 36)
 	answers := make(chan *nats.Msg, maxServers)
+	l.mu.Lock()
+	conn, down := l.conn, l.down
+	if down == nil {
+		defer l.mu.Unlock()
+		return l.gone()
+	}
 	l.waiting[token] = answers
 	l.mu.Unlock()
 	defer func() {
@@ -253,6 +260,8 @@ func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.
 			}
 		case <-still:
 			return nil
+		case <-down:
+			return errNotConnected
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -21,7 +21,7 @@ type outcome struct {
 // is known to have lost the account's file since it took it.
 func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bool) (outcome, error) {
 	if r.link != nil {
-		if err := r.link.ready(ctx); err != nil {
+		if err := r.reachable(ctx); err != nil {
 			return outcome{}, err
 		}
 	}
@@ -54,6 +54,18 @@ func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bo
 	return result, nil
 }
 
+// reachable makes sure that there is a connection, and that it is known which
+// servers are to answer.
+func (r *Reconciler) reachable(ctx context.Context) error {
+	if err := r.link.ready(ctx); err != nil {
+		return err
+	}
+	if len(r.fleet.present()) > 0 {
+		return nil
+	}
+	return r.rollCall()
+}
+
 // publish brings an account JWT to the account servers, if there are any, and
 // then to the NATS servers.
 func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, error) {
@@ -66,14 +78,26 @@ func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, e
 	return r.send(ctx, id, accountJWT)
 }
 
-// send pushes an account JWT over NATS. It succeeds when every server that is
+// send pushes an account JWT over NATS. It succeeds when every server that was
 // there has answered and none refuses; the number is of those that agree.
 func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, error) {
-	agreed, err := r.claims(ctx, updateSubject(id), accountJWT, 0)
-	if err != nil {
+	expected := r.fleet.present()
+	agreed, err := r.claims(ctx, updateSubject(id), accountJWT, expected, 0)
+	if err != nil || len(expected) == 0 {
 		return len(agreed), err
 	}
-	return len(agreed), r.unanswered(agreed)
+	// Before one is blamed, all are asked whether they are there. A server that
+	// came meanwhile makes for a comparison anyway.
+	if err := r.rollCall(); err != nil {
+		return len(agreed), err
+	}
+	present := r.fleet.present()
+	maps.DeleteFunc(expected, func(id, _ string) bool { return present[id] == "" })
+	if len(expected) > 0 {
+		names := slices.Sorted(maps.Values(expected))
+		return len(agreed), fmt.Errorf("server %s did not answer", strings.Join(names, ", "))
+	}
+	return len(agreed), nil
 }
 
 // remove takes an account off the servers. Where a server does not delete, a
@@ -98,8 +122,9 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("signing the deletion: %w", err)
 		}
-		deleted, err := r.claims(ctx, deleteSubject, token, settle)
-		if err == nil && len(r.others(deleted)) == 0 {
+		expected := r.fleet.present()
+		deleted, err := r.claims(ctx, deleteSubject, token, expected, settle)
+		if err == nil && len(expected) == 0 {
 			return len(deleted), nil
 		}
 		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
@@ -127,16 +152,12 @@ func (r *Reconciler) bidFarewell(id string, expires time.Time) {
 }
 
 // claims makes a request about an account JWT to all servers. It returns those
-// that agree, by ID, and the errors of those that do not.
-func (r *Reconciler) claims(ctx context.Context, subject, text string, quiet time.Duration) (map[string]bool, error) {
+// that agree, by ID, and the errors of those that do not. Who answers is taken
+// out of expected.
+func (r *Reconciler) claims(ctx context.Context, subject, text string, expected map[string]string, quiet time.Duration) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	waiting := r.fleet.present()
-	if len(waiting) == 0 {
-		quiet = settle // nothing is known of the servers: take those that answer
-	}
-	known := len(waiting) > 0
-	agreed := make(map[string]bool, len(waiting))
+	agreed := make(map[string]bool, len(expected))
 	var refusals []error
 	err := r.link.ask(ctx, subject, []byte(text), quiet, func(data []byte) bool {
 		reply, err := parseClaimsReply(data)
@@ -146,16 +167,15 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, quiet tim
 			agreed[reply.Server.ID] = true
 		}
 		r.learn(subject, reply)
-		delete(waiting, reply.Server.ID)
-		return known && len(waiting) == 0
+		delete(expected, reply.Server.ID)
+		return len(expected) == 0
 	})
-	if len(refusals) > 0 {
+	switch {
+	case len(refusals) > 0:
 		return agreed, errors.Join(refusals...)
-	}
-	if errors.Is(err, context.DeadlineExceeded) && len(agreed) > 0 {
+	case errors.Is(err, context.DeadlineExceeded) && len(agreed) > 0:
 		return agreed, nil // who is missing is the caller's to judge
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	case errors.Is(err, context.DeadlineExceeded):
 		return agreed, errors.New("no server answered in time")
 	}
 	return agreed, err
@@ -163,9 +183,7 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, quiet tim
 
 // learn keeps what an answer tells of its server.
 func (r *Reconciler) learn(subject string, reply claimsReply) {
-	if r.fleet.heard(reply.Server) {
-		r.compareSoon()
-	}
+	r.heard(reply.Server)
 	switch {
 	case subject == deleteSubject:
 		refusal := ""
@@ -178,28 +196,6 @@ func (r *Reconciler) learn(subject string, reply claimsReply) {
 	}
 }
 
-// others are the names of the servers that are there and not in agreed.
-func (r *Reconciler) others(agreed map[string]bool) []string {
-	present := r.fleet.present()
-	maps.DeleteFunc(present, func(id, _ string) bool { return agreed[id] })
-	return slices.Sorted(maps.Values(present))
-}
-
-// unanswered is the error that servers are there which did not agree. Before it
-// blames one it asks who is there at all.
-func (r *Reconciler) unanswered(agreed map[string]bool) error {
-	if len(r.others(agreed)) == 0 {
-		return nil
-	}
-	if err := r.rollCall(); err != nil {
-		return err
-	}
-	if silent := r.others(agreed); len(silent) > 0 {
-		return fmt.Errorf("server %s did not answer", strings.Join(silent, ", "))
-	}
-	return nil
-}
-
 // rollCall finds out which servers are there. Concurrent calls share one.
 func (r *Reconciler) rollCall() error {
 	_, err, _ := r.calling.Do("", func() (any, error) {
@@ -208,13 +204,12 @@ func (r *Reconciler) rollCall() error {
 		defer cancel()
 		expected := 0
 		answered := make(map[string]bool)
-		fresh := false
 		err := r.link.ask(ctx, pingSubject, nil, settle, func(data []byte) bool {
 			var s statsz
 			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
 				return false
 			}
-			fresh = r.fleet.heard(s.Server) || fresh
+			r.heard(s.Server)
 			answered[s.Server.ID] = true
 			expected = max(expected, s.Stats.ActiveServers)
 			return len(answered) >= expected
@@ -224,11 +219,8 @@ func (r *Reconciler) rollCall() error {
 		}
 		for id := range before {
 			if !answered[id] {
-				r.fleet.lost(id)
+				r.lost(id)
 			}
-		}
-		if fresh {
-			r.compareSoon()
 		}
 		return nil, nil
 	})

@@ -75,7 +75,7 @@ type Reconciler struct {
 	compares chan struct{} // a full compare is due
 
 	syncing chan struct{} // holds a value while a comparison runs
-	pace    time.Duration // before a comparison that an event brings
+	first   time.Time     // the first comparison may not begin before this
 
 	mu        sync.Mutex
 	undone    map[string]*undone   // by account id
@@ -86,7 +86,7 @@ type Reconciler struct {
 // undone is an account that is not known to be delivered.
 type undone struct {
 	wishes   uint64 // how often it was asked for
-	changed  bool   // the source keeps it as pending
+	changed  uint64 // the last wish that told of a change, which the source keeps as pending; 0 if none did
 	rewrite  bool   // a server has lost the file
 	waiting  []waiter
 	since    time.Time
@@ -105,6 +105,10 @@ type waiter struct {
 // New checks cfg, touches no network, and starts the work: first with what src
 // has as pending.
 func New(cfg Config, src Source) (*Reconciler, error) {
+	return start(cfg, src, firstSync)
+}
+
+func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 	e, err := cfg.endpoints()
 	if err != nil {
 		return nil, err
@@ -122,7 +126,7 @@ func New(cfg Config, src Source) (*Reconciler, error) {
 		connects:  make(chan struct{}, 1),
 		compares:  make(chan struct{}, 1),
 		syncing:   make(chan struct{}, 1),
-		pace:      eventSync,
+		first:     time.Now().Add(first),
 		undone:    make(map[string]*undone),
 		farewells: make(map[string]time.Time),
 	}
@@ -159,7 +163,7 @@ func (r *Reconciler) Close() {
 // must have stored as pending before. It returns at once.
 func (r *Reconciler) Changed(ids ...string) {
 	for _, id := range ids {
-		r.want(id, func(u *undone) { u.changed = true })
+		r.want(id, func(u *undone) { u.changed = u.wishes })
 	}
 }
 
@@ -169,7 +173,7 @@ func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
 	results := make(chan error, len(ids))
 	for _, id := range ids {
 		r.want(id, func(u *undone) {
-			u.changed = true
+			u.changed = u.wishes
 			u.waiting = append(u.waiting, waiter{u.wishes, func(err error) { results <- err }})
 		})
 	}
@@ -224,7 +228,7 @@ func (r *Reconciler) attempt(id string) {
 		r.mu.Unlock()
 		return
 	}
-	wishes, rewrite, changed := u.wishes, u.rewrite, u.changed
+	wishes, rewrite, changed := u.wishes, u.rewrite, u.changed > 0
 	r.mu.Unlock()
 
 	result, err := r.deliver(r.ctx, id, rewrite, changed)
@@ -239,10 +243,13 @@ func (r *Reconciler) attempt(id string) {
 		return true
 	})
 	u.outcome, u.err = result, err
+	if err == nil && u.changed <= wishes {
+		u.changed = 0
+	}
 	switch {
 	case err == nil && u.wishes == wishes:
 		delete(r.undone, id)
-	case errors.Is(err, errNotConnected) && !u.changed:
+	case errors.Is(err, errNotConnected) && u.changed == 0:
 		delete(r.undone, id) // the next connect has it compared again
 	case err != nil:
 		u.attempts++

@@ -27,7 +27,12 @@ func TestChangedAccountsReachAFullResolver(t *testing.T) {
 	require.NoError(t, r.Deliver(ctx, a.id))
 	require.NoError(t, w.holds(dir))
 	require.Zero(t, w.stillPending())
-	require.Empty(t, r.Pending("", 10))
+	w.eventually(func() error {
+		if states := r.Pending("", 10); len(states) > 0 {
+			return fmt.Errorf("%+v are pending", states)
+		}
+		return nil
+	})
 
 	client, err := w.connectAs(s, a)
 	require.NoError(t, err)

@@ -52,7 +52,11 @@ func (r *Reconciler) State() State {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Pending = len(r.undone)
+	for _, u := range r.undone {
+		if u.pending() {
+			s.Pending++
+		}
+	}
 	s.LastSync = r.lastSync
 	return s
 }
@@ -63,8 +67,8 @@ func (r *Reconciler) Pending(after string, limit int) []AccountState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ids []string
-	for id := range r.undone {
-		if id > after {
+	for id, u := range r.undone {
+		if id > after && u.pending() {
 			ids = append(ids, id)
 		}
 	}
@@ -86,13 +90,16 @@ func (r *Reconciler) Status(ctx context.Context, id string) (AccountState, error
 	wanted := version(accountJWT)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if u := r.undone[id]; u != nil {
+	if u := r.undone[id]; u != nil && u.pending() {
 		state := u.state(id)
 		state.Wanted = wanted
 		return state, nil
 	}
 	return AccountState{Account: id, Wanted: wanted, Delivered: wanted, Servers: len(r.fleet.present())}, nil
 }
+
+// pending tells an account that is to be delivered from one that is only compared.
+func (u *undone) pending() bool { return u.changed > 0 || u.err != nil }
 
 // state needs the Reconciler's lock.
 func (u *undone) state(id string) AccountState {

@@ -26,14 +26,14 @@ const (
 	// maxFailures bounds the failures that a Report spells out.
 	maxFailures = 100
 
-	// The first comparison leaves a starting Vault some air. Each later one
-	// leaves the servers at least as much rest as the factors say.
-	firstSync     = 10 * time.Second
-	minSync       = time.Minute
-	maxSync       = time.Hour
-	syncRest      = 50 // times the last comparison, between those that time brings
-	eventSyncRest = 10 // times the last comparison, between those that an event brings
-	eventSync     = time.Second
+	// The first comparison leaves a starting Vault some air. After that, one that
+	// time brings waits for syncRest times as long as the last took, within
+	// bounds; one that an event brings, as long as the last took.
+	firstSync = 10 * time.Second
+	syncRest  = 50
+	minSync   = time.Minute
+	maxSync   = time.Hour
+	eventSync = time.Second
 )
 
 // Options say what Sync does beyond delivering.

@@ -14,8 +14,9 @@ import (
 func (r *Reconciler) watch() {
 	r.loadPending()
 
-	next := time.Now().Add(firstSync) // when a comparison is due
-	notBefore := next
+	// When a comparison is due, when the next may be at the earliest, and how many
+	// failed in a row.
+	next, notBefore, failures := r.first, r.first, 0
 	timer := time.NewTimer(time.Until(next))
 	defer timer.Stop()
 	for {
@@ -29,7 +30,7 @@ func (r *Reconciler) watch() {
 			r.retryAll()
 			continue
 		case <-r.compares:
-			soon := latest(time.Now().Add(r.pace), notBefore)
+			soon := latest(time.Now().Add(eventSync), notBefore)
 			if soon.Before(next) {
 				next = soon
 				timer.Reset(time.Until(next))
@@ -38,13 +39,18 @@ func (r *Reconciler) watch() {
 		case <-timer.C:
 		}
 		started := time.Now()
-		if _, err := r.Sync(r.ctx, Options{}); err != nil {
-			r.logger.Debug("accounts could not be compared with the servers", "error", err)
-		}
+		_, err := r.Sync(r.ctx, Options{})
 		took := time.Since(started)
-		rest := min(max(took*syncRest, minSync), maxSync)
-		next = time.Now().Add(rest - rand.N(rest/10))
-		notBefore = time.Now().Add(took * eventSyncRest)
+		if err != nil {
+			r.logger.Debug("accounts could not be compared with the servers", "error", err)
+			failures++
+			next = time.Now().Add(backoff(failures))
+		} else {
+			failures = 0
+			rest := min(max(took*syncRest, minSync), maxSync)
+			next = time.Now().Add(rest - rand.N(rest/10))
+		}
+		notBefore = time.Now().Add(took)
 		timer.Reset(time.Until(next))
 	}
 }
@@ -87,16 +93,32 @@ func (r *Reconciler) connected(renewed bool) {
 
 // event hears the servers' heartbeats and goodbyes.
 func (r *Reconciler) event(msg *nats.Msg) {
-	var s statsz
 	if strings.HasSuffix(msg.Subject, ".SHUTDOWN") {
 		var info serverInfo
 		if json.Unmarshal(msg.Data, &info) == nil {
-			r.fleet.lost(info.ID)
+			r.lost(info.ID)
 		}
 		return
 	}
-	if json.Unmarshal(msg.Data, &s) == nil && r.fleet.heard(s.Server) {
-		r.compareSoon()
-		r.retryAll()
+	var s statsz
+	if json.Unmarshal(msg.Data, &s) == nil {
+		r.heard(s.Server)
+	}
+}
+
+// heard notes a sign of life of a server. One that is new, or was away, may hold
+// anything.
+func (r *Reconciler) heard(info serverInfo) {
+	if !r.fleet.heard(info) {
+		return
+	}
+	r.logger.Info("a NATS server is there", "server", info.Name, "cluster", info.Cluster)
+	r.compareSoon()
+	r.retryAll()
+}
+
+func (r *Reconciler) lost(id string) {
+	if name := r.fleet.lost(id); name != "" {
+		r.logger.Warn("a NATS server is away", "server", name)
 	}
 }

@@ -131,13 +131,21 @@ func (w *world) config(urls ...string) Config {
 				c.Revoke(jwt.All)
 			}), nil
 		},
-		Logger: hclog.NewNullLogger(),
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: testLog{w.t}}),
 	}
+}
+
+// testLog shows the log with the test that failed.
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", p)
+	return len(p), nil
 }
 
 func (w *world) reconciler(cfg Config) *Reconciler {
 	w.t.Helper()
-	r, err := New(cfg, w.memorySource)
+	r, err := start(cfg, w.memorySource, 0)
 	require.NoError(w.t, err)
 	w.t.Cleanup(r.Close)
 	return r
@@ -228,7 +236,9 @@ func (w *world) full(o *natsserver.Options, dir string, allowDelete bool) *natss
 	if allowDelete {
 		deletion = natsserver.HardDelete
 	}
-	resolver, err := natsserver.NewDirAccResolver(dir, 0, time.Second, deletion)
+	// The servers do not exchange accounts in a test's time: it is the
+	// reconciler that has to bring them.
+	resolver, err := natsserver.NewDirAccResolver(dir, 0, time.Hour, deletion)
 	require.NoError(w.t, err)
 	return w.preloaded(o, resolver)
 }
@@ -241,8 +251,7 @@ func (w *world) preloaded(o *natsserver.Options, resolver natsserver.AccountReso
 
 func (w *world) start(o *natsserver.Options) *natsserver.Server {
 	w.t.Helper()
-	o.TrustedKeys = nil // an earlier start with these options has set it
-	s, err := natsserver.NewServer(o)
+	s, err := natsserver.NewServer(o.Clone()) // the server goes on to use what it is given
 	require.NoError(w.t, err)
 	s.Start()
 	require.True(w.t, s.ReadyForConnections(10*time.Second), "nats-server does not come up")
@@ -263,27 +272,30 @@ func (w *world) fullServer() (*natsserver.Server, string) {
 
 // cluster starts n servers, each with a full resolver that deletes, and waits
 // until they know each other.
-func (w *world) cluster(n int) ([]*natsserver.Server, []*natsserver.Options) {
+func (w *world) cluster(n int) *testCluster {
 	w.t.Helper()
-	var servers []*natsserver.Server
-	var options []*natsserver.Options
+	c := &testCluster{w: w}
 	var routes []*url.URL
 	for i := range n {
-		o := w.clusterOptions(fmt.Sprintf("n%d", i+1), w.t.TempDir(), routes)
+		dir := w.t.TempDir()
+		o := w.clusterOptions(fmt.Sprintf("n%d", i+1), dir, routes)
 		s := w.start(o)
 		o.Port, o.Cluster.Port = portOf(s), s.ClusterAddr().Port
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", o.Cluster.Port)})
-		servers, options = append(servers, s), append(options, o)
+		c.servers, c.options, c.dirs = append(c.servers, s), append(c.options, o), append(c.dirs, dir)
 	}
 	w.eventually(func() error {
-		for _, s := range servers {
-			if s.NumRoutes() == 0 && n > 1 || s.NumRemotes() != n-1 {
+		for _, s := range c.servers {
+			if s.NumRoutes() == 0 && n > 1 {
+				return errors.New("the cluster is not whole")
+			}
+			if stats, err := s.Routez(nil); err != nil || stats.NumRoutes < n-1 {
 				return errors.New("the cluster is not whole")
 			}
 		}
 		return nil
 	})
-	return servers, options
+	return c
 }
 
 func (w *world) clusterOptions(name, dir string, routes []*url.URL) *natsserver.Options {
