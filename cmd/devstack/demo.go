@@ -52,8 +52,8 @@ func (d *story) enable(ctx context.Context) error {
 }
 
 func (d *story) configure(ctx context.Context) error {
-	d.say("The mount becomes a NATS operator, and trusts the issuer of the workloads' tokens.")
-	d.say("No nats-server runs yet: the answer warns of what is still to be delivered.")
+	d.say("The mount becomes a NATS operator, and trusts the issuer of the workloads' tokens.\n" +
+		"# No nats-server runs yet: the answer warns of what is still to be delivered.")
 	return d.run(ctx, "vault write auth/nats/config oidc_discovery_url=$ISSUER"+
 		" account_jwt_server_url=$NATS_URL service_url=$NATS_URL", "operator_jwt", "system_account_jwt")
 }
@@ -71,6 +71,9 @@ func (d *story) defineRole(ctx context.Context) error {
 	d.say("An account, and a role whose workloads get what their token's project_path earns.")
 	account := `vault write auth/nats/jwt/orders type=account config='{"description":"orders of the shop"}'`
 	if err := d.run(ctx, account, "public_key"); err != nil {
+		return err
+	}
+	if err := d.eventually(ctx, "vault read -field=delivered auth/nats/jwt/orders", "true"); err != nil {
 		return err
 	}
 	return d.run(ctx, `vault write auth/nats/role/dev account=orders bound_audiences=vault user_claim=sub \
@@ -96,7 +99,8 @@ func (d *story) login(ctx context.Context) error {
 }
 
 func (d *story) talk(ctx context.Context) error {
-	d.say("The creds are NATS's. With them a message flows under the permissions of the claims.")
+	d.say("The creds are NATS's. With them a message flows under the permissions of the claims.\n" +
+		"# A dot in a claim would begin another subject token; escape keeps it one.")
 	if err := d.run(ctx, "VAULT_TOKEN= vault write -field=creds auth/nats/login role=dev jwt=@job.jwt > job.creds"); err != nil {
 		return err
 	}

@@ -109,7 +109,8 @@ func (s *servers) commandEnvironment() []string {
 	)
 }
 
-// startNATS starts nats-server with the configuration that the mount gave out.
+// startNATS starts nats-server with the configuration that the mount gave out, and
+// returns when the mount has found it.
 func (s *servers) startNATS(ctx context.Context) error {
 	config, err := os.ReadFile(filepath.Join(s.dir, "nats-server.conf"))
 	if err != nil {
@@ -117,7 +118,10 @@ func (s *servers) startNATS(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	return s.nats.Start(ctx, string(config))
+	if err := s.nats.Start(ctx, string(config)); err != nil {
+		return err
+	}
+	return s.nats.WaitForClient(ctx)
 }
 
 // natsPort is the port of NATS_URL.

@@ -42,6 +42,24 @@ func (s *shell) run(ctx context.Context, line string, texts ...string) error {
 	return contains(line, out, texts)
 }
 
+// eventually repeats a command until its output has a text, and shows its last run.
+func (s *shell) eventually(ctx context.Context, line, text string) error {
+	s.show(line)
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	return stack.WaitFor(ctx, line, func() error {
+		out, err := s.command(ctx, line).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		if err := contains(line, string(out), []string{text}); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, strings.TrimSpace(string(out)))
+		return nil
+	})
+}
+
 // fails runs a command that must fail, and whose output must have all the texts in it.
 func (s *shell) fails(ctx context.Context, line string, texts ...string) error {
 	out, err := s.execute(ctx, line)

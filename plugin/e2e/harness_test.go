@@ -32,7 +32,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -234,28 +233,9 @@ func start(t *testing.T, opts ...option) *env {
 	e.configure(o)
 	if !o.withoutNATS {
 		require.NoError(t, e.nats.Start(e.ctx(), e.serverConfig()+"\n"+o.natsText))
-		e.waitForMount()
+		require.NoError(t, e.nats.WaitForClient(e.ctx()))
 	}
 	return e
-}
-
-// waitForMount returns when the mount is connected to the nats-server. It tried before
-// the server ran, and tries again after a pause; from then on what changes is delivered
-// at once.
-func (e *env) waitForMount() {
-	e.t.Helper()
-	e.waitFor("the mount to connect to nats-server", func() error {
-		var status struct {
-			Connections int `json:"num_connections"`
-		}
-		if err := e.nats.Status(e.ctx(), "connz", &status); err != nil {
-			return err
-		}
-		if status.Connections == 0 {
-			return errors.New("no connection")
-		}
-		return nil
-	})
 }
 
 // in returns the same env for a subtest, which then fails in place of its parent.

@@ -141,6 +141,24 @@ func (n *NATS) WaitForCluster(ctx context.Context) error {
 	})
 }
 
+// WaitForClient returns when a client is connected. A mount that did not find the
+// server before it ran tries again after a pause; once it is connected, what changes is
+// delivered at once.
+func (n *NATS) WaitForClient(ctx context.Context) error {
+	return n.process.ready(ctx, func() error {
+		var status struct {
+			Connections int `json:"num_connections"`
+		}
+		if err := n.Status(ctx, "connz", &status); err != nil {
+			return err
+		}
+		if status.Connections == 0 {
+			return errors.New("no client is connected")
+		}
+		return nil
+	})
+}
+
 // Status reads one of the server's monitoring endpoints, such as "connz?auth=true".
 func (n *NATS) Status(ctx context.Context, endpoint string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Monitor+"/"+endpoint, nil)
