@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,11 +155,12 @@ func TestAFirstFetchThatFailsIsTriedAgainSoon(t *testing.T) {
 }
 
 func TestLoginsGoOnWhileAnIssuerRotatesItsKeys(t *testing.T) {
-	signers := []signer{newSigner("0")}
-	server := newIssuer(t, signers[0])
+	first := newSigner("0")
+	published := []signer{first}
+	server := newIssuer(t, first)
 	j := impatient(newJWT(t, server.discovery()))
 	var current atomic.Pointer[signer]
-	current.Store(&signers[0])
+	current.Store(&first)
 
 	stop := make(chan struct{})
 	var logins atomic.Int64
@@ -181,9 +183,10 @@ func TestLoginsGoOnWhileAnIssuerRotatesItsKeys(t *testing.T) {
 	}
 	for i := range 20 {
 		// As issuers do it: the new key is published before it is used, and the
-		// old one stays a while.
+		// old ones stay until no token of theirs is good.
 		next := newSigner(fmt.Sprint(i + 1))
-		server.rotate(*current.Load(), next)
+		published = append(published, next)
+		server.rotate(slices.Clone(published)...)
 		current.Store(&next)
 		done := logins.Load() + 20
 		require.Eventually(t, func() bool { return logins.Load() >= done || t.Failed() }, 10*time.Second, time.Millisecond)
@@ -210,4 +213,3 @@ func TestOneOfSeveralEndpointsThatIsDownStopsNoneOfTheOthers(t *testing.T) {
 	_, err := j.Verify(ctx, down.mint(payload(nil)), now, forVault)
 	require.ErrorIs(t, err, ErrUnavailable)
 }
-
