@@ -38,9 +38,9 @@ type chain struct {
 	logger      hclog.Logger
 	revocations *revocations
 
-	operators *cache[operator] // by operatorEntryKey
-	accounts  *cache[account]  // by name: what a login needs
-	served    *cache[served]   // by public key: what unauthenticated callers are given
+	operators *cache[operatorSlot] // by operatorEntryKey
+	accounts  *cache[account]      // by name: what a login needs
+	served    *cache[served]       // by public key: what unauthenticated callers are given
 
 	mu sync.Mutex // held by writers of entries
 
@@ -65,7 +65,7 @@ func newChain(logger hclog.Logger) *chain {
 	return &chain{
 		logger:      logger,
 		revocations: newRevocations(),
-		operators:   newCache[operator](),
+		operators:   newCache[operatorSlot](),
 		accounts:    newCache[account](),
 		served:      newCache[served](),
 		writing:     map[string]underway{},
@@ -99,14 +99,23 @@ func (c *chain) operatorChanged() {
 // operator returns the operator ready for use, nil before the first write of
 // config.
 func (c *chain) operator(ctx context.Context, s logical.Storage) (*operator, error) {
-	return c.operators.get(ctx, operatorEntryKey, func(ctx context.Context, key string) (*operator, error) {
+	slot, err := c.operators.get(ctx, operatorEntryKey, func(ctx context.Context, key string) (*operatorSlot, error) {
 		entry, err := readEntry[operatorEntry](ctx, s, key)
 		if entry == nil || err != nil {
-			return nil, err
+			return &operatorSlot{}, err
 		}
-		return entry.open()
+		opened, err := entry.open()
+		return &operatorSlot{opened}, err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return slot.operator, nil
 }
+
+// operatorSlot holds the operator, or that there is none, which is cached too:
+// logins ask for it.
+type operatorSlot struct{ *operator }
 
 // serviceURL is where clients find the NATS servers, several URLs separated by
 // commas as nats.go takes them.

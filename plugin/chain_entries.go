@@ -151,7 +151,7 @@ func (e *namedEntry) open(name string, o *operator) *account {
 	}
 	// nats-server lets in users signed by the identity key only without
 	// strict_signing_key_usage.
-	if opened.signers[""] == nil && e.Seed != "" && (o == nil || !o.entry.Claims.StrictSigningKeyUsage) {
+	if opened.signers[""] == nil && e.Seed != "" && !o.strict() {
 		opened.signers[""] = lazyKey(e.Seed)
 	}
 	return opened

@@ -112,6 +112,9 @@ func (e *operatorEntry) open() (*operator, error) {
 // signs reports whether the mount has an operator.
 func (o *operator) signs() bool { return o != nil && o.signing != nil }
 
+// strict reports whether servers refuse what identity keys signed.
+func (o *operator) strict() bool { return o.signs() && o.entry.Claims.StrictSigningKeyUsage }
+
 // generateOperator is what the first write of config makes.
 func generateOperator(now time.Time) (*operatorEntry, error) {
 	identity, err := trust.Generate(trust.Operator)

@@ -52,9 +52,6 @@ func (b *backend) pathsConfigRotate() []*framework.Path {
 
 func (b *backend) rotateConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	overlap := time.Duration(d.Get("overlap").(int)) * time.Second
-	if overlap < 0 {
-		return answer(badField("overlap", "is negative"))
-	}
 	b.writing.Lock()
 	after, rotated, err := b.chain.rotateOperator(ctx, req.Storage, overlap, d.Get("force").(bool))
 	b.writing.Unlock()

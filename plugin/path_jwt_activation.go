@@ -83,10 +83,7 @@ func (b *backend) activation(ctx context.Context, s logical.Storage, d *framewor
 	}
 	now := time.Now()
 	activation := trust.Activation{Exporter: exporter.PublicKey, Importer: importer, Subject: subject, Type: kind}
-	switch ttl := d.Get("ttl").(int); {
-	case ttl < 0:
-		return "", badField("ttl", "is negative")
-	case ttl > 0:
+	if ttl := d.Get("ttl").(int); ttl > 0 {
 		activation.Expires = now.Add(time.Duration(ttl) * time.Second)
 	}
 	token, err := activation.Encode(signer, now.Unix())

@@ -252,9 +252,7 @@ func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framew
 	name, keyName := d.Get("name").(string), d.Get("key").(string)
 	_, overlap := b.limits.get(b.System(), time.Now())
 	if given, ok := d.GetOk("overlap"); ok {
-		if overlap = time.Duration(given.(int)) * time.Second; overlap < 0 {
-			return answer(badField("overlap", "is negative"))
-		}
+		overlap = time.Duration(given.(int)) * time.Second
 	}
 	seed := strings.TrimSpace(d.Get("seed").(string))
 	return b.changeKeys(ctx, req.Storage, name, keyName, func(entry *namedEntry) error {

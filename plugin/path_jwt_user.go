@@ -30,9 +30,7 @@ func (c *chain) planUser(ctx context.Context, s logical.Storage, stored *namedEn
 		entry.SigningKey = defaultKey
 	}
 	if ttl, ok := d.GetOk("ttl"); ok {
-		if entry.TTL = int64(ttl.(int)); entry.TTL < 0 {
-			return nil, badField("ttl", "is negative")
-		}
+		entry.TTL = int64(ttl.(int))
 	}
 	account, err := readNamed(ctx, s, entry.Account)
 	if err != nil {
@@ -45,6 +43,13 @@ func (c *chain) planUser(ctx context.Context, s logical.Storage, stored *namedEn
 		return nil, badField("config", "has the issuer_account %s, but account %q is %s", issuer, entry.Account, account.PublicKey)
 	}
 	entry.User.IssuerAccount = ""
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := account.userSigner(entry, operator); err != nil {
+		return nil, err
+	}
 	_, err = entry.userClaims(account)
 	return entry, err
 }
@@ -122,7 +127,11 @@ func (b *backend) userJWT(ctx context.Context, s logical.Storage, name string, e
 	if account == nil || account.Type != typeAccount {
 		return "", time.Time{}, badField("account", "%q of the user does not exist any more", entry.Account)
 	}
-	signer, err := account.userSigner(entry)
+	operator, err := b.chain.operator(ctx, s)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	signer, err := account.userSigner(entry, operator)
 	if err != nil {
 		return "", time.Time{}, err
 	}
@@ -140,13 +149,16 @@ func (b *backend) userJWT(ctx context.Context, s logical.Storage, name string, e
 	return token, expires, err
 }
 
-// userSigner is the key of the account that signs the user.
-func (e *namedEntry) userSigner(user *namedEntry) (*trust.Key, error) {
-	seed := e.Seed
+// userSigner is the key of the account that signs the user: the identity key in
+// place of a default one that is not there, where nats-server takes that.
+func (e *namedEntry) userSigner(user *namedEntry, o *operator) (*trust.Key, error) {
+	seed := ""
 	key := e.key(user.SigningKey)
 	switch {
 	case key != nil:
 		seed = key.Seed
+	case user.SigningKey == defaultKey && !o.strict():
+		seed = e.Seed
 	case user.SigningKey != defaultKey:
 		return nil, badField("signing_key", "%q is not a signing key of account %q", user.SigningKey, user.Account)
 	}

@@ -30,6 +30,10 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
+	nonce, nonceGiven := d.GetOk("nonce")
+	if nonceGiven && nonce == "" {
+		return answer(badField("nonce", "is empty"))
+	}
 	entry, changed, err := b.chain.writeNamed(ctx, req.Storage, name, d, patch)
 	if err != nil {
 		return answer(err)
@@ -38,7 +42,7 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	if nonce, ok := d.GetOk("nonce"); ok && entry.Type == typeUser {
+	if nonceGiven {
 		if data["signed_nonce"], err = signNonce(entry, nonce.(string)); err != nil {
 			return answer(err)
 		}
