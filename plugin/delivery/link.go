@@ -46,6 +46,7 @@ type link struct {
 	waiting map[string]chan *nats.Msg // by the last token of the reply subject
 	down    chan struct{}             // closed when the connection is lost; nil while there is none
 	err     error                     // why the last connect failed or the connection ended
+	tried   chan struct{}             // closed after each attempt to connect, and then another
 	closed  bool
 }
 
@@ -54,6 +55,7 @@ func newLink(e endpoints, cfg Config) *link {
 		urls: e.nats, tls: e.tls, user: cfg.User, logger: cfg.Logger,
 		first:   make(chan struct{}),
 		waiting: make(map[string]chan *nats.Msg),
+		tried:   make(chan struct{}),
 	}
 }
 
@@ -172,6 +174,7 @@ func (l *link) connected() {
 	}
 	renewed := errors.Is(l.err, nats.ErrAuthExpired)
 	l.down, l.err = make(chan struct{}), nil
+	l.attempted()
 	l.mu.Unlock()
 	if !renewed {
 		l.logger.Info("connected to NATS")
@@ -198,6 +201,7 @@ func (l *link) disconnected(err error) {
 func (l *link) failed(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.attempted()
 	if l.closed {
 		return
 	}
@@ -205,6 +209,34 @@ func (l *link) failed(err error) {
 		l.logger.Warn("cannot connect to NATS", "error", err)
 	}
 	l.err = err
+}
+
+// attempted wakes those who wait in hurry. The caller holds the lock.
+func (l *link) attempted() {
+	close(l.tried)
+	l.tried = make(chan struct{})
+}
+
+// hurry has a link that is down try every server now, instead of after its
+// pause, and waits for how that ends: somebody waits for the delivery.
+func (l *link) hurry(ctx context.Context) {
+	for range l.urls {
+		l.mu.Lock()
+		conn, tried := l.conn, l.tried
+		stands := l.down != nil
+		l.mu.Unlock()
+		if conn == nil || stands || !conn.IsReconnecting() {
+			return
+		}
+		if err := conn.ForceReconnect(); err != nil {
+			return // closed meanwhile
+		}
+		select {
+		case <-tried:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // replied hands an answer to whom it is for. An answer that comes too late, or

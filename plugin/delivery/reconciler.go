@@ -170,6 +170,9 @@ func (r *Reconciler) Changed(ids ...string) {
 // Deliver does what Changed does, and waits for the first attempt. The error is
 // nil when all ids are delivered; the others are tried again in the background.
 func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
+	if r.link != nil {
+		r.link.hurry(ctx)
+	}
 	results := make(chan error, len(ids))
 	for _, id := range ids {
 		r.want(id, func(u *undone) {

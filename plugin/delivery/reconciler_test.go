@@ -97,3 +97,30 @@ func TestWhatAnEarlierProcessLeftPendingIsDelivered(t *testing.T) {
 		return w.holds(dir)
 	})
 }
+
+// Somebody who waits for a delivery does not wait for the pause between two
+// attempts to connect as well.
+func TestADeliveryThatSomebodyWaitsForConnectsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	o := w.full(w.serverOptions("one"), t.TempDir(), false)
+	s := w.start(o)
+	port := portOf(s)
+	stop(s)
+	r := w.reconciler(w.config(fmt.Sprintf("nats://127.0.0.1:%d", port)))
+	a := w.addAccount("a")
+	// After a few failures the pause is longer than this test may take.
+	for range 8 {
+		if err := r.Deliver(t.Context(), a.id); !errors.Is(err, errNotConnected) {
+			t.Fatalf("with no server a delivery ends with %v", err)
+		}
+	}
+	o.Port = port
+	w.start(o)
+	begun := time.Now()
+	if err := r.Deliver(t.Context(), a.id); err != nil {
+		t.Fatalf("a delivery with the server up: %v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Fatalf("the delivery took %s: it waited for the next attempt to connect", took)
+	}
+}
