@@ -1,0 +1,142 @@
+package plugin
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// sync calls the path's handler, and holds the answer to what the path says of
+// its answers.
+func (m *chainMount) sync(operation logical.Operation, data map[string]any) (*logical.Response, error) {
+	m.t.Helper()
+	path := m.pathsSync()[0]
+	fields := &framework.FieldData{Raw: data, Schema: path.Fields}
+	request := &logical.Request{Operation: operation, Path: "sync", Storage: m.storage}
+	resp, err := path.Operations[operation].Handler()(m.t.Context(), request, fields)
+	if err == nil && !resp.IsError() {
+		schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, path, operation), resp, true)
+	}
+	return resp, err
+}
+
+func (m *chainMount) mustSync(operation logical.Operation, data map[string]any) map[string]any {
+	m.t.Helper()
+	resp, err := m.sync(operation, data)
+	require.NoError(m.t, err)
+	require.NoError(m.t, resp.Error())
+	return resp.Data
+}
+
+func (m *chainMount) pages(data map[string]any) (all []syncAccount) {
+	m.t.Helper()
+	for {
+		page := m.mustSync(logical.ReadOperation, data)
+		all = append(all, page["accounts"].([]syncAccount)...)
+		if page["next"] == "" {
+			return all
+		}
+		data["after"] = page["next"]
+	}
+}
+
+func TestSyncReportsAndReadsTheStateOfDelivery(t *testing.T) {
+	m, running, _ := deliveringMount(t)
+	for i := range 5 {
+		m.write(fmt.Sprintf("jwt/account%d", i), map[string]any{"type": "account"})
+	}
+	report := m.mustSync(logical.UpdateOperation, nil)
+	require.EqualValues(t, 6, report["accounts"])
+	require.EqualValues(t, 6, report["delivered"])
+	require.EqualValues(t, 0, report["failed"])
+	require.Len(t, report["servers"], 1)
+
+	state := m.mustSync(logical.ReadOperation, nil)
+	require.Equal(t, true, state["connected"])
+	require.Empty(t, state["error"])
+	require.EqualValues(t, 0, state["pending"])
+	require.Len(t, state["accounts"], 6)
+	require.EqualValues(t, 6, state["last_sync"].(map[string]any)["delivered"])
+
+	one := m.pages(map[string]any{"account": "account3"})
+	require.Len(t, one, 1)
+	require.Equal(t, "account3", one[0].Name)
+	require.Equal(t, m.read("jwt/account3")["public_key"], one[0].Account)
+	require.Equal(t, accountClaims(t, m.read("jwt/account3")["jwt"]).ID, one[0].Delivered)
+	require.Equal(t, 1, one[0].Servers)
+
+	names := map[string]bool{}
+	for _, account := range m.pages(map[string]any{"limit": 2}) {
+		names[account.Name] = true
+		require.False(t, account.Pending)
+	}
+	require.Len(t, names, 6)
+	require.Empty(t, m.pages(map[string]any{"pending": true}))
+
+	running.Shutdown()
+	running.WaitForShutdown()
+	m.write("jwt/account3", map[string]any{"config": `{"description":"changed"}`})
+	pending := m.pages(map[string]any{"pending": true})
+	require.Len(t, pending, 1)
+	require.Equal(t, "account3", pending[0].Name)
+	require.Contains(t, pending[0].Error, "not connected to NATS")
+	require.NotNil(t, pending[0].NextTry)
+	state = m.mustSync(logical.ReadOperation, nil)
+	require.Equal(t, false, state["connected"])
+	require.EqualValues(t, 1, state["pending"])
+	_, err := m.sync(logical.UpdateOperation, nil)
+	var coded logical.HTTPCodedError
+	require.ErrorAs(t, err, &coded)
+	require.Equal(t, http.StatusBadGateway, coded.Code())
+}
+
+func TestSyncPrunesOnlyWhenAsked(t *testing.T) {
+	m, running, _ := deliveringMount(t)
+	m.write("jwt/stray", map[string]any{"type": "account"})
+	stray := m.read("jwt/stray")["public_key"].(string)
+
+	// As if the mount had never known it.
+	require.NoError(t, m.storage.Delete(t.Context(), namedPrefix+"stray"))
+	require.NoError(t, m.storage.Delete(t.Context(), accountIDPrefix+stray))
+	m.chain.invalidate(namedPrefix + "stray")
+	m.chain.invalidate(accountIDPrefix + stray)
+
+	report := m.mustSync(logical.UpdateOperation, nil)
+	require.Equal(t, []any{map[string]any{"account": stray, "servers": float64(1), "pruned": false}}, report["unknown"])
+	_, err := running.AccountResolver().Fetch(stray)
+	require.NoError(t, err)
+
+	report = m.mustSync(logical.UpdateOperation, map[string]any{"prune": true})
+	require.Equal(t, []any{map[string]any{"account": stray, "servers": float64(1), "pruned": true}}, report["unknown"])
+	require.EqualValues(t, 1, report["pruned"])
+	_, err = running.AccountResolver().Fetch(stray)
+	require.Error(t, err)
+}
+
+func TestSyncRefusesWhatItCannotDo(t *testing.T) {
+	m := newChainMount(t)
+	for _, operation := range []logical.Operation{logical.UpdateOperation, logical.ReadOperation} {
+		resp, err := m.sync(operation, nil)
+		require.NoError(t, err)
+		require.ErrorContains(t, resp.Error(), "nothing is delivered")
+	}
+
+	m, _, _ = deliveringMount(t)
+	for name, test := range map[string]struct {
+		data  map[string]any
+		fault string
+	}{
+		"an empty page":      {map[string]any{"limit": 0}, "limit is 0"},
+		"a page too long":    {map[string]any{"limit": 1001}, "limit is 1001"},
+		"an unknown account": {map[string]any{"account": "nobody"}, `"nobody" is not an account`},
+	} {
+		resp, err := m.sync(logical.ReadOperation, test.data)
+		require.NoError(t, err, name)
+		require.ErrorContains(t, resp.Error(), test.fault, name)
+	}
+}
