@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
@@ -60,7 +61,8 @@ func (m *chainMount) do(operation logical.Operation, path string, data map[strin
 	return resp, err
 }
 
-// must makes a request that succeeds.
+// must makes a request that succeeds, and holds the answer against what the
+// OpenAPI document says of it.
 func (m *chainMount) must(operation logical.Operation, path string, data map[string]any) map[string]any {
 	m.t.Helper()
 	resp, err := m.do(operation, path, data)
@@ -69,6 +71,9 @@ func (m *chainMount) must(operation logical.Operation, path string, data map[str
 		return nil
 	}
 	require.NoError(m.t, resp.Error())
+	if route := m.Route(path); len(resp.Data) > 0 {
+		schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, route, operation), resp, true)
+	}
 	return resp.Data
 }
 

@@ -72,11 +72,19 @@ func signNonce(entry *namedEntry, nonce string) (string, error) {
 	if nonce == "" {
 		return "", badField("nonce", "is empty")
 	}
-	key, err := trust.ParseSeed(trust.User, entry.Seed)
+	key, err := parseUserSeed(entry)
 	if err != nil {
-		return "", fmt.Errorf("the stored key of the user %w", err)
+		return "", err
 	}
 	return base64.StdEncoding.EncodeToString(key.Sign([]byte(nonce))), nil
+}
+
+func parseUserSeed(entry *namedEntry) (*trust.Key, error) {
+	key, err := trust.ParseSeed(trust.User, entry.Seed)
+	if err != nil {
+		return nil, fmt.Errorf("the stored key of the user %w", err)
+	}
+	return key, nil
 }
 
 // writeNamed creates or changes the account or user of that name, and says
