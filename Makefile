@@ -7,11 +7,13 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null || echo v0.1.0-dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
+FUZZTIME ?= 10s
+
 PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
 SERVERS := vault nats-server kube-apiserver etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test lint tools clean-tools devstack
+.PHONY: help build demo dev test fuzz lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -35,6 +37,13 @@ dev: devstack ## run Vault, nats-server and an OIDC issuer until Ctrl-C, ready t
 test: devstack ## run all tests, on real servers too
 	bin/devstack tools $(SERVERS)
 	$(GO) test -race -timeout 30m ./...
+
+fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
+	@for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$file); do \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
 
 lint: devstack ## check format, vet, go.mod and lint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
