@@ -182,7 +182,8 @@ func readNamed(ctx context.Context, s logical.Storage, name string) (*namedEntry
 
 // accountIndex is what is stored under an account's public key.
 type accountIndex struct {
-	Name string `json:"name"`
+	Name    string `json:"name"`
+	Revoked bool   `json:"revoked,omitempty"` // it has, or had, revocations of its own
 	version
 }
 
@@ -230,21 +231,31 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 		return nil, err
 	}
 	issued := index.at(operator.entry)
-	token, err := c.encodeAccount(ctx, s, operator, index.Name, entry, issued)
+	var token string
+	if index.Revoked {
+		token, err = c.encodeAccount(ctx, s, operator, index.Name, entry, issued)
+	} else {
+		token, err = entry.encode(operator, index.Name, nil, issued)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("making the JWT of account %q: %w", index.Name, err)
 	}
 	return &wanted{name: index.Name, jwt: token, issued: issued}, nil
 }
 
-// encodeAccount makes the JWT of an account with the time of issue given.
+// encodeAccount makes the JWT of an account, with its revocations and with the
+// time of issue given.
 func (c *chain) encodeAccount(ctx context.Context, s logical.Storage, operator *operator, name string, entry *namedEntry, issued int64) (string, error) {
-	claims := entry.claims()
 	// Those that were over when the JWT was issued are of no use in it.
 	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, time.Unix(issued, 0))
 	if err != nil {
 		return "", err
 	}
+	return entry.encode(operator, name, revoked, issued)
+}
+
+func (e *namedEntry) encode(operator *operator, name string, revoked []revocation, issued int64) (string, error) {
+	claims := e.claims()
 	addRevocations(claims, revoked)
-	return trust.EncodeAccount(operator.signing, entry.PublicKey, entry.natsName(name), *claims, issued)
+	return trust.EncodeAccount(operator.signing, e.PublicKey, e.natsName(name), *claims, issued)
 }

@@ -60,8 +60,8 @@ type pendingMarker struct {
 	Since int64 `json:"since"` // Unix time
 }
 
-// markPending is called before something that an account's JWT is made of is
-// stored, and changed after it.
+// markPending is called before a revocation of an account is stored or dropped,
+// and changed after it.
 func (c *chain) markPending(ctx context.Context, s logical.Storage, id string) error {
 	return c.markChange(ctx, s, id, "")
 }
@@ -83,10 +83,17 @@ func (c *chain) markChange(ctx context.Context, s logical.Storage, id, name stri
 		return nil // someone else's account, or one that is gone: nothing is delivered
 	}
 	if index == nil {
-		index = &accountIndex{}
+		// One that was here before, and is imported once more, has those of then.
+		revoked, err := s.List(ctx, revokedPrefix+id+"/")
+		if err != nil {
+			return fmt.Errorf("listing the revocations of account %s: %w", id, err)
+		}
+		index = &accountIndex{Revoked: len(revoked) > 0}
 	}
 	if name != "" {
 		index.Name = name
+	} else {
+		index.Revoked = true // the others who mark change no entry
 	}
 	now := time.Now()
 	index.version = index.after(operator.entry, now)

@@ -46,7 +46,8 @@ func DeliveryUser(issuerAccount string) *jwt.User {
 	user.Type, user.Version = jwt.UserClaim, jwtVersion
 	user.Pub.Allow = jwt.StringList{
 		"$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE", // each kind of resolver takes it
-		"$SYS.REQ.CLAIMS.LIST",
+		"$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP", // what a server has of an account,
+		"$SYS.REQ.CLAIMS.PACK",             // and of all
 		"$SYS.REQ.CLAIMS.DELETE",
 		"$SYS.REQ.SERVER.PING", // which servers there are
 	}
