@@ -220,11 +220,8 @@ func (k *Kubernetes) review(ctx context.Context, s *session, claimed *ServiceAcc
 	if err != nil {
 		return nil, k.failure(s, "a token review", err)
 	}
-	switch {
-	case status.Error != "":
-		// The API server's words may quote the token; ours say as much.
-		return nil, errors.New("token was refused by the Kubernetes API server")
-	case !status.Authenticated:
+	if !status.Authenticated || status.Error != "" {
+		// The API server's own words are not repeated: they may quote the token.
 		return nil, errors.New("token is not valid for the Kubernetes API server: its service account, pod or secret may be deleted")
 	}
 	// A server that knows no audiences answers with none: it did not check them.

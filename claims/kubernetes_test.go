@@ -74,7 +74,7 @@ func TestKubernetesRefuses(t *testing.T) {
 		},
 		"a token whose review has an error": {
 			cluster: func(c *cluster) { c.answer.Error = "invalid bearer token" }, want: forVault, asked: true,
-			fault: "token was refused by the Kubernetes API server",
+			fault: "token is not valid for the Kubernetes API server: its service account, pod or secret may be deleted",
 		},
 		"an audience that the API server did not confirm": {
 			cluster: func(c *cluster) { c.answer.Audiences = []string{"other"} }, want: forVault, asked: true,
