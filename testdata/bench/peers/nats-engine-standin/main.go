@@ -102,7 +102,9 @@ func readCreds(ctx context.Context, req *logical.Request, d *framework.FieldData
 	claims := jwt.NewUserClaims(public)
 	claims.Name = name
 	claims.Expires = time.Now().Add(time.Hour).Unix()
-	claims.UserPermissionLimits = *template
+	if err := template.DecodeJSON(&claims.UserPermissionLimits); err != nil {
+		return nil, err
+	}
 	token, err := claims.Encode(signer)
 	if err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func readCreds(ctx context.Context, req *logical.Request, d *framework.FieldData
 }
 
 // load reads what a user JWT is made of: account and template.
-func load(ctx context.Context, s logical.Storage, name string) (nkeys.KeyPair, *jwt.UserPermissionLimits, error) {
+func load(ctx context.Context, s logical.Storage, name string) (nkeys.KeyPair, *logical.StorageEntry, error) {
 	stored, err := s.Get(ctx, "account/"+name)
 	if err != nil {
 		return nil, nil, err
@@ -135,9 +137,5 @@ func load(ctx context.Context, s logical.Storage, name string) (nkeys.KeyPair, *
 	if err != nil {
 		return nil, nil, err
 	}
-	limits := jwt.NewUserClaims("").UserPermissionLimits
-	if err := template.DecodeJSON(&limits); err != nil {
-		return nil, nil, err
-	}
-	return key, &limits, nil
+	return key, template, nil
 }

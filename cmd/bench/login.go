@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/api"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+)
+
+const peersModule = "testdata/bench/peers"
+
+// The ways to log in that are compared. All but the two steps get a Vault token; this
+// plugin and the two steps get NATS credentials as well.
+const (
+	ours        = "this plugin"
+	noop        = "no-op plugin"
+	builtin     = "built-in JWT"
+	externalJWT = "external JWT"
+	twoSteps    = "two steps"
+)
+
+var contenders = []string{ours, noop, builtin, externalJWT, twoSteps}
+
+var (
+	algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}
+	tokenTypes = []string{"service", "batch"}
+	clients    = []int{1, 8, 64}
+)
+
+// A cell is one line of the login table.
+type cell struct {
+	clients   int
+	alg       jose.SignatureAlgorithm
+	tokenType string
+}
+
+func (c cell) String() string { return fmt.Sprintf("%d, %s, %s", c.clients, c.alg, c.tokenType) }
+
+func cells() []cell {
+	var all []cell
+	for _, n := range clients {
+		for _, alg := range algorithms {
+			for _, tokenType := range tokenTypes {
+				all = append(all, cell{n, alg, tokenType})
+			}
+		}
+	}
+	return all
+}
+
+// loginFigures holds rates and latencies by cell and contender.
+type loginFigures struct {
+	rates, p50, p99 map[cell]map[string][]float64
+}
+
+// benchLogin measures logins on a real Vault. Each round has a Vault of its own, since
+// the tokens of a round slow Vault down; within it the contenders take turns.
+func benchLogin(ctx context.Context, b *bench) error {
+	programs, err := b.buildPeers(ctx)
+	if err != nil {
+		return err
+	}
+	figures := &loginFigures{
+		rates: map[cell]map[string][]float64{}, p50: map[cell]map[string][]float64{}, p99: map[cell]map[string][]float64{},
+	}
+	for round := range scale(b, 5, 1) {
+		if err := figures.round(ctx, b, round, programs); err != nil {
+			return err
+		}
+	}
+	figures.report(b)
+	return nil
+}
+
+// peers are the programs that the plugin is compared with.
+type peers struct{ noop, jwt, engine string }
+
+func (b *bench) buildPeers(ctx context.Context) (p peers, err error) {
+	b.progress("building the peers")
+	for pkg, program := range map[string]*string{
+		"./noop": &p.noop, "./nats-engine-standin": &p.engine,
+		"github.com/hashicorp/vault-plugin-auth-jwt/cmd/vault-plugin-auth-jwt": &p.jwt,
+	} {
+		if *program, err = b.buildIn(ctx, peersModule, pkg); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs peers) (err error) {
+	w, err := newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	if err := w.mountContenders(ctx, b.program, programs); err != nil {
+		return err
+	}
+	tokens := map[jose.SignatureAlgorithm][]string{}
+	for _, alg := range algorithms {
+		if tokens[alg], err = w.tokens(alg, clients[len(clients)-1]); err != nil {
+			return err
+		}
+	}
+	for _, cell := range cells() {
+		for i := range contenders {
+			name := contenders[(i+round)%len(contenders)] // none is always the first
+			tasks, err := w.loginTasks(name, cell.tokenType, tokens[cell.alg][:cell.clients])
+			if err != nil {
+				return err
+			}
+			burst, err := hammer(ctx, w.vault.Addr, tasks, scale(b, time.Second, 150*time.Millisecond))
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", name, cell, err)
+			}
+			f.add(f.rates, cell, name, burst.rate)
+			f.add(f.p50, cell, name, percentile(burst.latencies, 50))
+			f.add(f.p99, cell, name, percentile(burst.latencies, 99))
+		}
+	}
+	return nil
+}
+
+func (f *loginFigures) add(to map[cell]map[string][]float64, at cell, name string, value float64) {
+	if to[at] == nil {
+		to[at] = map[string][]float64{}
+	}
+	to[at][name] = append(to[at][name], value)
+}
+
+// mountOf is the path of a contender's auth method, below auth/.
+func mountOf(name, tokenType string) string {
+	return map[string]string{ours: "nats-", noop: "noop-", builtin: "jwt-", externalJWT: "external-", twoSteps: "jwt-"}[name] + tokenType
+}
+
+// mountContenders enables every contender twice: for service and for batch tokens.
+func (w *world) mountContenders(ctx context.Context, program string, programs peers) error {
+	err := errors.Join(
+		w.install(ctx, program, api.PluginTypeCredential),
+		w.install(ctx, programs.noop, api.PluginTypeCredential),
+		w.install(ctx, programs.jwt, api.PluginTypeCredential),
+		w.install(ctx, programs.engine, api.PluginTypeSecrets),
+		w.client.Sys().PutPolicyWithContext(ctx, "bench", `path "engine/creds/*" { capabilities = ["read"] }`),
+		w.client.Sys().MountWithContext(ctx, "engine", &api.MountInput{Type: "nats-engine-standin"}),
+		w.write(ctx, write{"engine/account/orders", map[string]any{"template": userLimits}}),
+	)
+	if err != nil {
+		return err
+	}
+	for _, tokenType := range tokenTypes {
+		for name, plugin := range map[string]string{
+			ours: stack.PluginName, noop: "noop", builtin: "jwt", externalJWT: "vault-plugin-auth-jwt",
+		} {
+			if err := w.enable(ctx, mountOf(name, tokenType), plugin, tokenType); err != nil {
+				return err
+			}
+		}
+		for _, name := range []string{builtin, externalJWT} {
+			if err := w.configureJWT(ctx, "auth/"+mountOf(name, tokenType)); err != nil {
+				return err
+			}
+		}
+		mount := "auth/" + mountOf(ours, tokenType)
+		if err := w.configure(ctx, mount); err != nil {
+			return err
+		}
+		if err := w.write(ctx, write{mount + "/role/bench", natsRole()}); err != nil {
+			return err
+		}
+	}
+	return w.startNATS(ctx, "auth/"+mountOf(ours, tokenTypes[0]))
+}
+
+// userLimits is what userTemplate comes to, as the stand-in stores it.
+const userLimits = `{"pub":{"allow":["orders.shop.>"]},"sub":{"allow":["orders.shop.>","_INBOX.>"]}}`
+
+// configureJWT gives the JWT method the issuer and the role that the plugin has.
+func (w *world) configureJWT(ctx context.Context, mount string) error {
+	role := natsRole()
+	maps.DeleteFunc(role, func(field string, _ any) bool { return field == "account" || field == "user_template" })
+	role["role_type"] = "jwt"
+	return w.write(ctx,
+		write{mount + "/config", map[string]any{"oidc_discovery_url": w.issuer.URL, "jwt_supported_algs": algorithms}},
+		write{mount + "/role/bench", role},
+	)
+}
+
+// loginTasks are the logins of one client for each token.
+func (w *world) loginTasks(name, tokenType string, tokens []string) ([]task, error) {
+	var tasks []task
+	for _, token := range tokens {
+		text, err := request("PUT", "auth/"+mountOf(name, tokenType)+"/login", "", map[string]any{"role": "bench", "jwt": token})
+		if err != nil {
+			return nil, err
+		}
+		login := func(c *conn) (string, error) {
+			body, err := c.do(text)
+			if err != nil {
+				return "", err
+			}
+			return clientToken(body)
+		}
+		if name == twoSteps {
+			tasks = append(tasks, func(c *conn) error { return thenRead(c, login) })
+		} else {
+			tasks = append(tasks, func(c *conn) error { _, err := login(c); return err })
+		}
+	}
+	return tasks, nil
+}
+
+// thenRead is the flow of two steps: log in, then read credentials.
+func thenRead(c *conn, login func(*conn) (string, error)) error {
+	token, err := login(c)
+	if err != nil {
+		return err
+	}
+	read, err := request("GET", "engine/creds/orders", token, nil)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(read)
+	return err
+}
