@@ -95,7 +95,7 @@ func TestFailuresSayWhatIsWrongAndHoldNoSecret(t *testing.T) {
 		"no token file":               {with(TokenFile(empty + "-not")), nil, empty + "-not"},
 		"an empty token file":         {with(TokenFile(empty)), nil, "workload's token: it is empty"},
 		"a source that fails":         {with(func(context.Context) (string, error) { return "", errors.New("out of order") }), nil, "out of order"},
-		"another mount":               {Workload{Mount: "/other/", Role: "dev", Token: StaticToken(workloadToken)}, nil, "auth/other/login"},
+		"another mount":               {Workload{Mount: "/other/", Role: "dev", Token: StaticToken(workloadToken)}, nil, "logging in at auth/other/login"},
 		"a refused login":             {dev, func(v *fakeVault) { v.answers = []any{http.StatusBadRequest} }, "refused with 400"},
 		"a Vault that is down":        {dev, func(v *fakeVault) { v.down = true }, "connection refused"},
 		"a login without auth":        {dev, func(v *fakeVault) { v.answers = []any{map[string]any{"data": map[string]any{}}} }, "no auth"},
@@ -238,12 +238,43 @@ func TestCredentialsThatAreNotGivenOnLoginAreGotWithItsToken(t *testing.T) {
 		fetch(5*time.Minute, 2, 4) // the token of the first login lives for less than an hour more
 		vault.set(func() { clear(vault.tokens) })
 		fetch(time.Minute, 3, 6) // refused with the old token, got with a new one
+		for _, login := range vault.requested("auth/nats/login") {
+			if login.token != "" {
+				t.Errorf("logged in with the Vault token %q", login.token)
+			}
+		}
 		if n := len(vault.requested("auth/token/revoke-self")); n != 0 {
 			t.Errorf("%d tokens were revoked while their leases were in use", n)
 		}
 		c.Close()
 		if n := len(vault.requested("auth/token/revoke-self")); n != 1 {
 			t.Errorf("%d tokens were revoked by Close, want 1", n)
+		}
+	})
+}
+
+// A policy that is missing may come later; until then logins must not pile up tokens.
+func TestLoginsThatGetNoCredentialsLeaveNoTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault := newFakeVault(t)
+		vault.noCreds = true
+		c, err := New(t.Context(), vault.client(), dev)
+		must(t, err)
+		defer c.Close()
+		vault.set(func() { clear(vault.tokens); vault.forbidden = "auth/nats/creds/dev" })
+		for range 5 {
+			if c.fetch().wait(t.Context()) == nil {
+				t.Fatal("credentials were got")
+			}
+			time.Sleep(time.Minute)
+		}
+		vault.set(func() {
+			if len(vault.tokens) > 0 {
+				t.Errorf("tokens are left: %v", vault.tokens)
+			}
+		})
+		if logins := len(vault.requested("auth/nats/login")); logins != 6 {
+			t.Errorf("%d logins, want 6", logins)
 		}
 	})
 }

@@ -264,6 +264,30 @@ func TestAClosedConnectionIsNotRenewed(t *testing.T) {
 	})
 }
 
+// A reconnect would end the draining, and with it lose messages.
+func TestAConnectionThatDrainsIsLeftAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		vault, server := newFakeVault(t), newFakeNATS(t)
+		c, err := New(t.Context(), vault.client(), dev)
+		must(t, err)
+		defer c.Close()
+		conn := server.connect(c, nats.DrainTimeout(2*time.Hour))
+		handled := make(chan struct{})
+		_, err = conn.Subscribe("orders", func(*nats.Msg) {
+			time.Sleep(58 * time.Minute)
+			close(handled)
+		})
+		must(t, err)
+		must(t, conn.Flush())
+		must(t, conn.Drain())
+		<-handled
+		time.Sleep(time.Second)
+		if shown, _ := server.seen(); len(shown) != 1 || !conn.IsClosed() {
+			t.Errorf("the connection is %s after %d handshakes", conn.Status(), len(shown))
+		}
+	})
+}
+
 func TestTheErrorHandlerMayCloseTheClient(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		vault, server := newFakeVault(t), newFakeNATS(t)

@@ -40,6 +40,7 @@ type fakeVault struct {
 	tokenTTL     time.Duration
 	noCreds      bool          // credentials_on_login=false
 	answers      []any         // to be given instead, first come first served: an error, a status or a body
+	forbidden    string        // a path
 	delay        time.Duration // before an answer
 	down         bool
 	requests     []asked
@@ -153,7 +154,7 @@ func (v *fakeVault) answer(r asked) any {
 			answer["data"] = v.user(r.body)
 		}
 		return answer
-	case !v.tokens[r.token]:
+	case !v.tokens[r.token], r.path == v.forbidden:
 		return http.StatusForbidden
 	case r.path == "auth/token/revoke-self":
 		delete(v.tokens, r.token)
@@ -189,7 +190,7 @@ func proven(t *testing.T, body map[string]any) {
 	must(t, key.Verify([]byte(body["jwt"].(string)), signature))
 }
 
-// fakeNATS speaks as much of NATS's protocol as a client needs to connect and flush.
+// fakeNATS speaks as much of NATS's protocol as a client needs to connect, flush and subscribe.
 // Like nats-server it ends a connection whose user JWT has ended, and one that says
 // nothing for two seconds.
 type fakeNATS struct {
@@ -237,6 +238,9 @@ func (n *fakeNATS) serve(conn net.Conn) {
 			}
 		case "PING":
 			_, err = io.WriteString(conn, "PONG\r\n")
+		case "SUB": // its first message comes at once
+			fields := strings.Fields(rest)
+			_, err = fmt.Fprintf(conn, "MSG %s %s 1\r\nx\r\n", fields[0], fields[1])
 		case "PUB":
 			_, err = lines.ReadString('\n')
 			n.mu.Lock()
