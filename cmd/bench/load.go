@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -95,6 +96,7 @@ type task func(*conn) error
 type burst struct {
 	rate      float64 // tasks a second, of all clients together
 	latencies []float64
+	done      int // tasks, those that do not count too
 }
 
 // hammer has each client do its task again and again, after a first part that does
@@ -102,6 +104,7 @@ type burst struct {
 func hammer(ctx context.Context, addr string, tasks []task, length time.Duration) (*burst, error) {
 	var wait sync.WaitGroup
 	latencies := make([][]float64, len(tasks))
+	done := make([]int, len(tasks))
 	failures := make([]error, len(tasks))
 	begin := time.Now().Add(length / 8)
 	end := begin.Add(length)
@@ -109,7 +112,7 @@ func hammer(ctx context.Context, addr string, tasks []task, length time.Duration
 		wait.Add(1)
 		go func() {
 			defer wait.Done()
-			latencies[i], failures[i] = repeat(ctx, addr, task, begin, end)
+			latencies[i], done[i], failures[i] = repeat(ctx, addr, task, begin, end)
 		}()
 	}
 	wait.Wait()
@@ -120,27 +123,30 @@ func hammer(ctx context.Context, addr string, tasks []task, length time.Duration
 			return nil, failures[i]
 		}
 		all.latencies = append(all.latencies, latencies[i]...)
+		all.done += done[i]
+	}
+	if len(all.latencies) == 0 {
+		return nil, fmt.Errorf("nothing was done in %s", took)
 	}
 	all.rate = float64(len(all.latencies)) / took.Seconds()
 	return all, nil
 }
 
-// repeat does a task until the end and returns the latencies of those that began when
-// they counted.
-func repeat(ctx context.Context, addr string, task task, begin, end time.Time) ([]float64, error) {
+// repeat does a task until the end. It returns the latencies of those that began when
+// they counted, and how many were done.
+func repeat(ctx context.Context, addr string, task task, begin, end time.Time) (latencies []float64, done int, err error) {
 	c, err := dial(addr)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	defer c.close()
-	var latencies []float64
-	for {
+	defer func() { err = errors.Join(err, c.close()) }()
+	for ; ; done++ {
 		started := time.Now()
 		if started.After(end) || ctx.Err() != nil {
-			return latencies, ctx.Err()
+			return latencies, done, ctx.Err()
 		}
 		if err := task(c); err != nil {
-			return nil, err
+			return nil, done, err
 		}
 		if started.After(begin) {
 			latencies = append(latencies, time.Since(started).Seconds())

@@ -54,9 +54,20 @@ func cells() []cell {
 	return all
 }
 
-// loginFigures holds rates and latencies by cell and contender.
+// byContender holds figures, one a round, by cell and contender.
+type byContender map[cell]map[string][]float64
+
+func (b byContender) add(at cell, name string, value float64) {
+	if b[at] == nil {
+		b[at] = map[string][]float64{}
+	}
+	b[at][name] = append(b[at][name], value)
+}
+
+// loginFigures are a login's rate, its latencies, and the processor time that Vault
+// and the plugins spend on it.
 type loginFigures struct {
-	rates, p50, p99 map[cell]map[string][]float64
+	rates, p50, p99, vault, plugins byContender
 }
 
 // benchLogin measures logins on a real Vault. Each round has a Vault of its own, since
@@ -66,9 +77,7 @@ func benchLogin(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	figures := &loginFigures{
-		rates: map[cell]map[string][]float64{}, p50: map[cell]map[string][]float64{}, p99: map[cell]map[string][]float64{},
-	}
+	figures := &loginFigures{byContender{}, byContender{}, byContender{}, byContender{}, byContender{}}
 	for round := range scale(b, 5, 1) {
 		if err := figures.round(ctx, b, round, programs); err != nil {
 			return err
@@ -116,23 +125,34 @@ func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs 
 			if err != nil {
 				return err
 			}
-			burst, err := hammer(ctx, w.vault.Addr, tasks, scale(b, time.Second, 150*time.Millisecond))
-			if err != nil {
+			if err := f.measure(ctx, w, cell, name, tasks, scale(b, time.Second, 400*time.Millisecond)); err != nil {
 				return fmt.Errorf("%s, %s: %w", name, cell, err)
 			}
-			f.add(f.rates, cell, name, burst.rate)
-			f.add(f.p50, cell, name, percentile(burst.latencies, 50))
-			f.add(f.p99, cell, name, percentile(burst.latencies, 99))
 		}
 	}
 	return nil
 }
 
-func (f *loginFigures) add(to map[cell]map[string][]float64, at cell, name string, value float64) {
-	if to[at] == nil {
-		to[at] = map[string][]float64{}
+// measure has a contender log in for so long.
+func (f *loginFigures) measure(ctx context.Context, w *world, at cell, name string, tasks []task, length time.Duration) error {
+	before, err := usageOf(w.vault.Dir)
+	if err != nil {
+		return err
 	}
-	to[at][name] = append(to[at][name], value)
+	burst, err := hammer(ctx, w.vault.Addr, tasks, length)
+	if err != nil {
+		return err
+	}
+	after, err := usageOf(w.vault.Dir)
+	if err != nil {
+		return err
+	}
+	f.rates.add(at, name, burst.rate)
+	f.p50.add(at, name, percentile(burst.latencies, 50))
+	f.p99.add(at, name, percentile(burst.latencies, 99))
+	f.vault.add(at, name, (after.vault-before.vault)/float64(burst.done))
+	f.plugins.add(at, name, (after.plugins-before.plugins)/float64(burst.done))
+	return nil
 }
 
 // mountOf is the path of a contender's auth method, below auth/.

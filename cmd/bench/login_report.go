@@ -26,19 +26,26 @@ func (f *loginFigures) report(b *bench) {
 	latencies := table{
 		Title: "Time of a login on a real Vault, median / 99th percentile in ms", Columns: append([]string{"clients", "algorithm", "token"}, contenders...),
 	}
+	processor := table{
+		Title:   fmt.Sprintf("Processor time of a login with %d clients: Vault + plugins, in µs", goalClients),
+		Columns: append([]string{"algorithm", "token"}, contenders...),
+	}
 	for _, c := range compared {
 		rates.Columns = append(rates.Columns, "to "+c.peer)
 	}
 	atGoal := map[string][]float64{}
 	for _, cell := range cells() {
 		first := []string{strconv.Itoa(cell.clients), string(cell.alg), cell.tokenType}
-		rate, latency := slices.Clone(first), slices.Clone(first)
+		rate, latency, spent := slices.Clone(first), slices.Clone(first), slices.Clone(first[1:])
 		for _, name := range contenders {
 			what := fmt.Sprintf("%s, %s", name, cell)
 			rate = append(rate, number(b.report.measured("login", "rate: "+what, "logins/s", f.rates[cell][name])))
 			p50 := b.report.measured("login", "median: "+what, "s", f.p50[cell][name])
 			p99 := b.report.measured("login", "99th percentile: "+what, "s", f.p99[cell][name])
 			latency = append(latency, number(p50*1e3)+" / "+number(p99*1e3))
+			vault := b.report.measured("login", "processor time of Vault: "+what, "s", f.vault[cell][name])
+			plugins := b.report.measured("login", "processor time of plugins: "+what, "s", f.plugins[cell][name])
+			spent = append(spent, fmt.Sprintf("%.0f + %.0f", vault*1e6, plugins*1e6))
 		}
 		for _, c := range compared {
 			ratio := median(ratios(f.rates[cell][ours], f.rates[cell][c.peer]))
@@ -47,10 +54,14 @@ func (f *loginFigures) report(b *bench) {
 				atGoal[c.peer] = append(atGoal[c.peer], ratio)
 			}
 		}
+		if cell.clients == goalClients {
+			processor.Rows = append(processor.Rows, spent)
+		}
 		rates.Rows, latencies.Rows = append(rates.Rows, rate), append(latencies.Rows, latency)
 	}
 	b.show(rates)
 	b.show(latencies)
+	b.show(processor)
 	f.goals(b, atGoal)
 	f.chart(b)
 }
