@@ -109,6 +109,7 @@ func (c *Client) URL() string {
 
 // Close ends the renewal of credentials and wipes their keys. Close the connections
 // first: those that are open stay so until their credentials end, and cannot reconnect.
+// It takes five seconds at most, when Vault does not answer to the revocation of a token.
 func (c *Client) Close() {
 	c.mu.Lock()
 	if c.closed {
@@ -174,7 +175,7 @@ func (c *Client) fetched(a *attempt, got *credentials, err error) {
 		a.err = err
 		wait := min(firstRetry<<min(c.failures, 10), lastRetry)
 		c.failures++
-		c.retry = time.Now().Add(wait/2 + rand.N(wait)) //nolint:gosec // it spreads load, nothing depends on its being secret
+		c.retry = time.Now().Add(wait/2 + rand.N(wait))
 		return
 	}
 	c.failures, c.retry = 0, time.Time{}

@@ -362,6 +362,7 @@ func TestCloseWipesKeysAndEndsEverything(t *testing.T) {
 		_, err = o.UserJWT()
 		must(t, err)
 
+		synctest.Wait() // the Vault tokens of the logins are revoked
 		vault.set(func() { vault.delay = time.Hour })
 		c.fetch() // Close does not wait for Vault
 		before := time.Now()

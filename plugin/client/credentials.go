@@ -66,7 +66,7 @@ func (c *credentials) endBy(end time.Time) {
 	if !c.ends.IsZero() && c.ends.Before(end) {
 		return
 	}
-	part := renewFrom + rand.Float64()*(renewTo-renewFrom) //nolint:gosec // it spreads load, nothing depends on its being secret
+	part := renewFrom + rand.Float64()*(renewTo-renewFrom)
 	c.ends = end
 	c.renew = c.asked.Add(time.Duration(part * float64(end.Sub(c.asked))))
 }

@@ -28,7 +28,7 @@ func TestNoAcknowledgedMessageIsLostAcrossRenewals(t *testing.T) {
 	publisher := e.connect(e.client("dev"))
 	js, err := jetstream.New(publisher.Conn)
 	require.NoError(t, err)
-	stream, err := js.CreateStream(e.ctx(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
+	_, err = js.CreateStream(e.ctx(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 	require.NoError(t, err)
 
 	ctx, stop := context.WithCancel(t.Context())
@@ -62,7 +62,7 @@ func TestNoAcknowledgedMessageIsLostAcrossRenewals(t *testing.T) {
 	reader := e.connect(e.client("reader"))
 	js, err = jetstream.New(reader.Conn)
 	require.NoError(t, err)
-	stream, err = js.Stream(e.ctx(), "ORDERS")
+	stream, err := js.Stream(e.ctx(), "ORDERS")
 	require.NoError(t, err)
 	consumer, err := stream.OrderedConsumer(e.ctx(), jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
