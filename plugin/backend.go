@@ -8,6 +8,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ type backend struct {
 	// runs under it and is counted in tasks.
 	background context.Context
 	stop       context.CancelFunc
-	tasks      sync.WaitGroup
+	tasks      tasks
 
 	delivery deliverer
 }
@@ -124,7 +125,10 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 
 // periodic runs about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	return b.startDelivery(ctx, req.Storage)
+	return errors.Join(
+		b.startDelivery(ctx, req.Storage),
+		b.retireKeys(ctx, req.Storage),
+	)
 }
 
 // invalidate is called when another node, or a restored snapshot, changed the
@@ -137,6 +141,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.issuers.forget(strings.TrimPrefix(key, issuerPrefix))
 	case key == settingsKey:
 		b.settings.forget(settingsKey)
+	case key == longestLifeKey:
+		b.limits.invalidate()
 	default:
 		b.chain.invalidate(key)
 	}
@@ -146,17 +152,33 @@ func (b *backend) invalidate(_ context.Context, key string) {
 func (b *backend) clean(context.Context) {
 	b.stop()
 	b.stopDelivery()
-	b.tasks.Wait()
+	b.tasks.end()
 	b.issuers.forgetAll()
 }
 
-// inBackground runs work that a request started but does not wait for.
+// tasks counts what runs in the background, so that its end can be waited for.
+type tasks struct {
+	mu    sync.Mutex
+	ended bool
+	group sync.WaitGroup
+}
+
+// inBackground runs work that a request started but does not wait for. Once the
+// mount is being closed nothing is started any more.
 func (b *backend) inBackground(work func(context.Context)) {
-	b.tasks.Add(1)
-	go func() {
-		defer b.tasks.Done()
-		work(b.background)
-	}()
+	b.tasks.mu.Lock()
+	defer b.tasks.mu.Unlock()
+	if !b.tasks.ended {
+		b.tasks.group.Go(func() { work(b.background) })
+	}
+}
+
+// end lets nothing be started any more, and waits for what runs.
+func (t *tasks) end() {
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
+	t.group.Wait()
 }
 
 const mountHelp = `

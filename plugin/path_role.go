@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -12,10 +13,10 @@ import (
 )
 
 func (b *backend) pathsRole() []*framework.Path {
-	list := func(pattern string) *framework.Path {
+	list := func(pattern, suffix string) *framework.Path {
 		return &framework.Path{
 			Pattern:      pattern,
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix, Navigation: true, ItemType: "Role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:  b.listRoles,
@@ -34,8 +35,8 @@ func (b *backend) pathsRole() []*framework.Path {
 		Required:    true,
 	}
 	return []*framework.Path{
-		list("role/?$"),
-		list("roles/?$"),
+		list("role/?$", "roles"),
+		list("roles/?$", "all-roles"),
 		b.pathRolePreview(),
 		{
 			Pattern:      "role/(?P<name>.+)",
@@ -78,11 +79,22 @@ func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *fr
 		return answer(err)
 	}
 
+	ready, accounts, err := b.changeRole(ctx, req, d, name)
+	if err != nil {
+		return answer(err)
+	}
+	return written(req, d, append(b.roleWarnings(ready), b.deliver(ctx, req.Storage, accounts...)...)...), nil
+}
+
+// changeRole stores the role as the write makes it. It returns the public keys
+// of the accounts that are to be delivered: those whose signing keys the role
+// owns.
+func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *framework.FieldData, name string) (*role, []string, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	stored, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	entry := newRoleEntry()
 	if stored != nil {
@@ -90,19 +102,39 @@ func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *fr
 		entry = &changed
 	}
 	if err := entry.apply(req, d); err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	if err := b.checkRole(ctx, req.Storage, entry); err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	ready, err := entry.compile(name)
 	if err != nil {
-		return answer(userFault(err))
+		return nil, nil, userFault(err)
 	}
 	if err := b.storeRole(ctx, req.Storage, name, stored, entry); err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
-	return written(req, d, b.roleWarnings(ready)...), nil
+	accounts, err := b.scopedAccounts(ctx, req.Storage, stored, entry)
+	return ready, accounts, err
+}
+
+// scopedAccounts are the public keys of the accounts in which a role owns, or
+// owned, a signing key.
+func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, entries ...*roleEntry) ([]string, error) {
+	var keys []string
+	for _, entry := range entries {
+		if entry == nil || !entry.Scoped {
+			continue
+		}
+		account, err := b.chain.account(ctx, s, entry.Account)
+		if err != nil {
+			return nil, err
+		}
+		if account != nil && !slices.Contains(keys, account.publicKey) {
+			keys = append(keys, account.publicKey)
+		}
+	}
+	return keys, nil
 }
 
 // checkRole holds the role against what the mount has.
@@ -219,24 +251,36 @@ func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *f
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
+	accounts, err := b.deleteRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	return written(req, d, b.deliver(ctx, req.Storage, accounts...)...), nil
+}
+
+// deleteRole returns the public keys of the accounts that are to be delivered.
+func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) ([]string, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	stored, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	stored, err := readEntry[roleEntry](ctx, s, rolePrefix+name)
 	if stored == nil || err != nil {
 		return nil, err
 	}
-	err = req.Storage.Delete(ctx, rolePrefix+name)
+	err = s.Delete(ctx, rolePrefix+name)
 	b.roles.forget(name)
 	if err != nil {
 		return nil, fmt.Errorf("deleting role %q: %w", name, err)
 	}
-	if err := b.storeScope(ctx, req.Storage, name, stored, nil); err != nil {
+	if err := b.storeScope(ctx, s, name, stored, nil); err != nil {
 		return nil, err
 	}
-	if err := dropUse(ctx, req.Storage, usesAccount, stored.Account, name); err != nil {
+	if err := dropUse(ctx, s, usesAccount, stored.Account, name); err != nil {
 		return nil, err
 	}
-	return nil, dropUse(ctx, req.Storage, usesIssuer, stored.Issuer, name)
+	if err := dropUse(ctx, s, usesIssuer, stored.Issuer, name); err != nil {
+		return nil, err
+	}
+	return b.scopedAccounts(ctx, s, stored)
 }
 
 // roleTokenFields are Vault's own parameters of a role's tokens, with the names
