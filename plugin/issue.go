@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -135,7 +134,11 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		return nil, &fieldError{Fault: fmt.Sprintf("error rendering the role's template: %s", err)}
 	}
 
-	expires := now.Add(b.limits.userTTL(b.System(), now, role.entry)).Truncate(time.Second)
+	ttl, err := b.limits.userTTL(ctx, s, b.System(), now, role.entry)
+	if err != nil {
+		return nil, err
+	}
+	expires := now.Add(ttl).Truncate(time.Second)
 	token, err := trust.UserToken{
 		Issuer:   signer,
 		Subject:  key.public,
@@ -165,48 +168,4 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 // forRoles is what a role's template may ask of the account.
 func (a *account) forRoles() roles.Account {
 	return roles.Account{Name: a.name, PublicKey: a.publicKey, Tags: a.tags, IssuerAccount: a.issuerAccount()}
-}
-
-// limitsAge is how old the mount's lease limits may be: each look is a call to
-// Vault, and a login makes none.
-const limitsAge = 5 * time.Second
-
-// leaseLimits are the mount's default and maximum lease TTL.
-type leaseLimits struct {
-	mu      sync.Mutex
-	read    time.Time
-	initial time.Duration
-	most    time.Duration
-}
-
-func (l *leaseLimits) get(sys logical.SystemView, now time.Time) (initial, most time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if age := now.Sub(l.read); age < 0 || age > limitsAge {
-		l.initial, l.most, l.read = sys.DefaultLeaseTTL(), sys.MaxLeaseTTL(), now
-	}
-	return l.initial, l.most
-}
-
-// userTTL is how long a user JWT of the role lives: as long as its user_ttl
-// says, by default as long as the token, and never longer than the token or the
-// mount allow.
-func (l *leaseLimits) userTTL(sys logical.SystemView, now time.Time, role *roleEntry) time.Duration {
-	initial, most := l.get(sys, now)
-	for _, limit := range []time.Duration{role.TokenMaxTTL, role.TokenExplicitMaxTTL} {
-		if limit > 0 {
-			most = min(most, limit)
-		}
-	}
-	ttl := role.userTTL()
-	switch {
-	case ttl > 0:
-	case role.TokenPeriod > 0:
-		ttl = role.TokenPeriod
-	case role.TokenTTL > 0:
-		ttl = role.TokenTTL
-	default:
-		ttl = initial
-	}
-	return min(ttl, most)
 }

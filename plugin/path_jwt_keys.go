@@ -233,7 +233,7 @@ func (b *backend) pathJWTRotate() *framework.Path {
 			},
 			"overlap": {
 				Type:        framework.TypeDurationSecond,
-				Description: `How long users signed with the former key are still let in. Default: the mount's maximum lease TTL, which no user JWT outlives.`,
+				Description: `How long users signed with the former key are still let in. Default: the longest maximum lease TTL that the mount has had, which no user JWT outlives.`,
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -250,7 +250,10 @@ func (b *backend) pathJWTRotate() *framework.Path {
 
 func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name, keyName := d.Get("name").(string), d.Get("key").(string)
-	_, overlap := b.limits.get(b.System(), time.Now())
+	overlap, err := b.limits.longestLife(ctx, req.Storage, b.System(), time.Now())
+	if err != nil {
+		return nil, err
+	}
 	if given, ok := d.GetOk("overlap"); ok {
 		overlap = time.Duration(given.(int)) * time.Second
 	}

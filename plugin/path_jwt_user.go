@@ -140,7 +140,10 @@ func (b *backend) userJWT(ctx context.Context, s logical.Storage, name string, e
 		return "", time.Time{}, err
 	}
 	now := time.Now()
-	ttl, most := b.limits.get(b.System(), now)
+	ttl, most, err := b.limits.get(ctx, s, b.System(), now)
+	if err != nil {
+		return "", time.Time{}, err
+	}
 	if entry.TTL > 0 {
 		ttl = time.Duration(entry.TTL) * time.Second
 	}
