@@ -85,7 +85,8 @@ func (b *backend) pathsSync() []*framework.Path {
 					"delivered": {Type: framework.TypeInt, Description: "On how many of them the servers agree."},
 					"failed":    {Type: framework.TypeInt, Description: "How many could not be delivered; they are tried again."},
 					"failures":  {Type: framework.TypeSlice, Description: "The first of these, with their errors."},
-					"unknown":   {Type: framework.TypeSlice, Description: "Accounts that servers hold and the mount does not know, with the number of servers, and whether they were pruned."},
+					"unknown":   {Type: framework.TypeSlice, Description: "Accounts that servers with a full resolver hold and the mount does not know, and whether they were pruned."},
+					"rewritten": {Type: framework.TypeBool, Description: "Whether a server had lost files, and all were written anew."},
 					"pruned":    {Type: framework.TypeInt, Description: "How many of these were removed."},
 					"servers":   {Type: framework.TypeSlice, Description: "The nats-servers that answer, and those that did and do not now."},
 				}),
@@ -108,7 +109,7 @@ func (b *backend) writeSync(ctx context.Context, req *logical.Request, d *framew
 		err    error
 	}
 	done := make(chan result, 1)
-	options := delivery.Options{Prune: d.Get("prune").(bool)}
+	options := delivery.Options{Unknown: true, Prune: d.Get("prune").(bool)}
 	b.inBackground(func(ctx context.Context) {
 		report, err := reconciler.Sync(ctx, options)
 		done <- result{report, err}

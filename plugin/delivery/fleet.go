@@ -17,10 +17,8 @@ type fleet struct {
 
 type server struct {
 	serverInfo
-	gone     time.Time // since when it does not answer; zero while it does
-	cache    bool      // it has a cache resolver
-	compared bool      // it was there at a full comparison
-	refuses  string    // why it refused the last deletion
+	gone    time.Time // since when it does not answer; zero while it does
+	refuses string    // why it refused the last deletion
 }
 
 func newFleet() *fleet { return &fleet{servers: make(map[string]*server)} }
@@ -108,20 +106,12 @@ func (f *fleet) missing() []string {
 	return names
 }
 
-// veteran reports that a server must have every account.
-func (f *fleet) veteran(id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	s := f.servers[id]
-	return s != nil && s.compared && !s.cache
-}
-
-// note changes what is known of one server.
-func (f *fleet) note(id string, change func(*server)) {
+// refused notes why a server does not delete; empty if it does.
+func (f *fleet) refused(id, reason string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.servers[id]; s != nil {
-		change(s)
+		s.refuses = reason
 	}
 }
 

@@ -254,12 +254,18 @@ func (l *link) replied(msg *nats.Msg) {
 	}
 }
 
-// ask sends a request that every server may answer, and hands each answer to
-// take until that returns true. It returns early, without an error, when quiet
-// is not zero and nothing came for so long after an answer.
-func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.Duration, take func([]byte) bool) error {
+// A request is one that every server may answer.
+type request struct {
+	subject string
+	data    []byte
+	servers int           // how many are expected to answer
+	quiet   time.Duration // if not zero, how long to wait after an answer for another
+}
+
+// ask sends a request and hands each answer to take until that returns true.
+func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error {
 	token := strconv.FormatUint(l.next.Add(1), 36)
-	answers := make(chan *nats.Msg, maxServers)
+	answers := make(chan *nats.Msg, r.servers+unexpected)
 	l.mu.Lock()
 	conn, down := l.conn, l.down
 	if down == nil {
@@ -274,7 +280,7 @@ func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.
 		l.mu.Unlock()
 	}()
 
-	if err := conn.PublishRequest(subject, l.inbox+token, data); err != nil {
+	if err := conn.PublishRequest(r.subject, l.inbox+token, r.data); err != nil {
 		return fmt.Errorf("%w: %w", errNotConnected, err)
 	}
 	var still <-chan time.Time
@@ -287,8 +293,8 @@ func (l *link) ask(ctx context.Context, subject string, data []byte, quiet time.
 			if take(msg.Data) {
 				return nil
 			}
-			if quiet > 0 {
-				still = time.After(quiet)
+			if r.quiet > 0 {
+				still = time.After(r.quiet)
 			}
 		case <-still:
 			return nil

@@ -14,13 +14,15 @@ import (
 // ($SYS.REQ.CLAIMS.UPDATE) only by those with a directory, so it is not used.
 const (
 	deleteSubject   = "$SYS.REQ.CLAIMS.DELETE"
-	listSubject     = "$SYS.REQ.CLAIMS.LIST"
+	packSubject     = "$SYS.REQ.CLAIMS.PACK"
 	pingSubject     = "$SYS.REQ.SERVER.PING"
 	statszSubject   = "$SYS.SERVER.*.STATSZ"
 	shutdownSubject = "$SYS.SERVER.*.SHUTDOWN"
 )
 
 func updateSubject(id string) string { return "$SYS.REQ.ACCOUNT." + id + ".CLAIMS.UPDATE" }
+
+func lookupSubject(id string) string { return "$SYS.REQ.ACCOUNT." + id + ".CLAIMS.LOOKUP" }
 
 // serverInfo is the part of nats-server's ServerInfo that is used. The ID is
 // made at each start of a server; the name is the configured one, or the ID.
@@ -62,12 +64,6 @@ func parseClaimsReply(data []byte) (claimsReply, error) {
 	return reply, nil
 }
 
-// cached reports that the answer is a cache resolver's, which holds only the
-// accounts in use.
-func (r claimsReply) cached() bool {
-	return r.Data != nil && strings.Contains(r.Data.Message, "cache")
-}
-
 // statsz is the part of a server's statistics that is used. ActiveServers
 // counts the servers that the sender knows of, itself included.
 type statsz struct {
@@ -75,12 +71,6 @@ type statsz struct {
 	Stats  struct {
 		ActiveServers int `json:"active_servers"`
 	} `json:"statsz"`
-}
-
-// listReply is one server's answer to a list request.
-type listReply struct {
-	Server serverInfo `json:"server"`
-	Data   []string   `json:"data"`
 }
 
 // version names an account JWT: its jti, or its time of issue when it has none.

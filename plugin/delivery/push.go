@@ -13,8 +13,8 @@ import (
 
 // An outcome is what one attempt to deliver an account came to.
 type outcome struct {
-	version string // of the JWT that was sent; empty for a removal
-	servers int    // how many servers answered and agree
+	accountJWT string // that was sent; empty for a removal
+	servers    int    // how many servers answered and agree
 }
 
 // deliver brings one account to the servers, once. rewrite is set when a server
@@ -29,7 +29,7 @@ func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bo
 	if err != nil {
 		return outcome{}, fmt.Errorf("reading the account: %w", err)
 	}
-	result := outcome{version: version(accountJWT)}
+	result := outcome{accountJWT: accountJWT}
 	if ok {
 		if rewrite {
 			// A server compares with what it remembers, not with what it has on
@@ -159,7 +159,7 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, expected 
 	defer cancel()
 	agreed := make(map[string]bool, len(expected))
 	var refusals []error
-	err := r.link.ask(ctx, subject, []byte(text), quiet, func(data []byte) bool {
+	err := r.link.ask(ctx, request{subject, []byte(text), len(expected), quiet}, func(data []byte) bool {
 		reply, err := parseClaimsReply(data)
 		if err != nil {
 			refusals = append(refusals, err)
@@ -184,16 +184,14 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, expected 
 // learn keeps what an answer tells of its server.
 func (r *Reconciler) learn(subject string, reply claimsReply) {
 	r.heard(reply.Server)
-	switch {
-	case subject == deleteSubject:
-		refusal := ""
-		if reply.Error != nil {
-			refusal = reply.Error.Description
-		}
-		r.fleet.note(reply.Server.ID, func(s *server) { s.refuses = refusal })
-	case reply.cached():
-		r.fleet.note(reply.Server.ID, func(s *server) { s.cache = true })
+	if subject != deleteSubject {
+		return
 	}
+	refusal := ""
+	if reply.Error != nil {
+		refusal = reply.Error.Description
+	}
+	r.fleet.refused(reply.Server.ID, refusal)
 }
 
 // rollCall finds out which servers are there. Concurrent calls share one.
@@ -204,7 +202,7 @@ func (r *Reconciler) rollCall() error {
 		defer cancel()
 		expected := 0
 		answered := make(map[string]bool)
-		err := r.link.ask(ctx, pingSubject, nil, settle, func(data []byte) bool {
+		err := r.link.ask(ctx, request{pingSubject, nil, len(before), settle}, func(data []byte) bool {
 			var s statsz
 			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
 				return false

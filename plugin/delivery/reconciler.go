@@ -51,8 +51,9 @@ const (
 	// forgetAfter is when a server that is away is no longer waited for.
 	forgetAfter = 24 * time.Hour
 
-	// maxServers bounds the answers to one request that can wait to be read.
-	maxServers = 256
+	// unexpected is how many answers to a request can wait to be read beyond the
+	// expected ones.
+	unexpected = 16
 )
 
 // A Reconciler brings accounts to the servers of one mount. It works in the
@@ -99,7 +100,7 @@ type undone struct {
 // A waiter is told of the first attempt that begins after it came.
 type waiter struct {
 	wish uint64
-	done func(error)
+	done func(outcome, error)
 }
 
 // New checks cfg, touches no network, and starts the work: first with what src
@@ -177,7 +178,7 @@ func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
 	for _, id := range ids {
 		r.want(id, func(u *undone) {
 			u.changed = u.wishes
-			u.waiting = append(u.waiting, waiter{u.wishes, func(err error) { results <- err }})
+			u.waiting = append(u.waiting, waiter{u.wishes, func(_ outcome, err error) { results <- err }})
 		})
 	}
 	var failures []error
@@ -264,7 +265,7 @@ func (r *Reconciler) attempt(id string) {
 	r.mu.Unlock()
 
 	for _, w := range told {
-		w.done(err)
+		w.done(result, err)
 	}
 	if err != nil && first && !errors.Is(err, errNotConnected) && r.ctx.Err() == nil {
 		r.logger.Warn("account is not delivered, and will be tried again", "account", id, "error", err)

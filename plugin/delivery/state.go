@@ -105,7 +105,7 @@ func (u *undone) pending() bool { return u.changed > 0 || u.err != nil }
 func (u *undone) state(id string) AccountState {
 	since := u.since
 	s := AccountState{
-		Account: id, Pending: true, Wanted: u.outcome.version, Servers: u.outcome.servers,
+		Account: id, Pending: true, Wanted: version(u.outcome.accountJWT), Servers: u.outcome.servers,
 		Since: &since, Attempts: u.attempts,
 	}
 	if u.err != nil {

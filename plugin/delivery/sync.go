@@ -2,29 +2,26 @@ package delivery
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"math/rand/v2"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go"
 )
 
 const (
-	// listTimeout is how long servers may take to list what they hold: they
-	// read every file.
-	listTimeout = time.Minute
-	listSettle  = 2 * time.Second
-
 	// inFlight bounds how many accounts of a comparison wait to be delivered,
 	// so that one that changes meanwhile does not wait long behind them.
 	inFlight = 4 * workers
 
 	// maxFailures bounds the failures that a Report spells out.
 	maxFailures = 100
+
+	// samples is how many accounts are looked up to see whether the servers
+	// still have the files of what they say they hold.
+	samples = 32
 
 	// The first comparison leaves a starting Vault some air. After that, one that
 	// time brings waits for syncRest times as long as the last took, within
@@ -38,7 +35,8 @@ const (
 
 // Options say what Sync does beyond delivering.
 type Options struct {
-	Prune bool // remove the accounts that servers hold and the source does not know
+	Unknown bool // look for accounts that servers hold and the source does not know
+	Prune   bool // and remove them
 }
 
 // A Report is what a comparison found and did.
@@ -49,6 +47,7 @@ type Report struct {
 	Delivered int            `json:"delivered"`          // of these, that the servers agree on
 	Failed    int            `json:"failed"`             // of these and the pruned; they are tried again
 	Failures  []AccountState `json:"failures,omitempty"` // the first of them
+	Rewritten bool           `json:"rewritten"`          // servers had lost files, and were made to write all anew
 	Unknown   []Unknown      `json:"unknown,omitempty"`  // sorted by account
 	Pruned    int            `json:"pruned"`
 	Servers   []ServerState  `json:"servers"`
@@ -57,13 +56,16 @@ type Report struct {
 // Unknown is an account that servers hold and the source does not know.
 type Unknown struct {
 	Account string `json:"account"`
-	Servers int    `json:"servers"` // how many hold it
 	Pruned  bool   `json:"pruned"`
 }
 
-// Sync compares the servers with the source, for all accounts, and delivers what
-// differs. Accounts that could not be delivered are in the report and tried again
-// in the background; an error means that the comparison was not finished.
+// Sync brings the servers all accounts of the source. To push one that they hold
+// costs them no more than to say so, and what they say of themselves is not taken
+// for granted: some accounts are looked up again, and if a file is not there,
+// everything is written anew.
+//
+// Accounts that could not be delivered are in the report and tried again in the
+// background; an error means that the comparison was not finished.
 func (r *Reconciler) Sync(ctx context.Context, o Options) (*Report, error) {
 	select {
 	case r.syncing <- struct{}{}:
@@ -75,91 +77,17 @@ func (r *Reconciler) Sync(ctx context.Context, o Options) (*Report, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
 
-	started := time.Now()
-	held, err := r.held(ctx)
-	if err != nil {
-		return nil, err
-	}
-	run := &syncRun{Reconciler: r, cancel: cancel, slots: make(chan struct{}, inFlight), report: Report{Started: started}}
-	err = run.all(ctx, held)
-	if err == nil {
-		err = run.unknown(ctx, held, o.Prune)
-	}
-	if err != nil {
+	run := &syncRun{Reconciler: r, cancel: cancel, slots: make(chan struct{}, inFlight), report: Report{Started: time.Now()}}
+	if err := run.all(ctx, o); err != nil {
 		return nil, fmt.Errorf("synchronizing: %w", err)
 	}
 	report := run.report
-	report.Seconds = time.Since(started).Seconds()
+	report.Seconds = time.Since(report.Started).Seconds()
 	report.Servers = r.fleet.state()
-	for _, id := range held.from {
-		r.fleet.note(id, func(s *server) { s.compared = true })
-	}
 	r.mu.Lock()
 	r.lastSync = &report
 	r.mu.Unlock()
 	return &report, nil
-}
-
-// holdings is what servers with a directory say that they hold.
-type holdings struct {
-	from     []string // ids of the servers that said it
-	accounts map[string]holders
-
-	// veterans is how many of these are expected to have every account: no
-	// cache, and there at an earlier comparison. If one of them lacks an
-	// account, it has lost the file.
-	veterans int
-}
-
-type holders struct{ servers, veterans int }
-
-func (r *Reconciler) held(ctx context.Context) (*holdings, error) {
-	held := &holdings{accounts: make(map[string]holders)}
-	if r.link == nil {
-		return held, nil
-	}
-	if err := r.link.ready(ctx); err != nil {
-		return nil, err
-	}
-	if err := r.rollCall(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	waiting := r.fleet.present()
-	err := r.link.ask(ctx, listSubject, nil, listSettle, func(data []byte) bool {
-		var list listReply
-		if json.Unmarshal(data, &list) != nil || slices.Contains(held.from, list.Server.ID) {
-			return false
-		}
-		held.add(list, r.fleet.veteran(list.Server.ID))
-		delete(waiting, list.Server.ID)
-		return len(waiting) == 0
-	})
-	switch {
-	case errors.Is(err, nats.ErrNoResponders): // memory and URL resolvers list nothing
-		return held, nil
-	case errors.Is(err, context.DeadlineExceeded) && len(held.from) > 0:
-		return held, nil
-	case err != nil:
-		return nil, fmt.Errorf("asking what the servers hold: %w", err)
-	}
-	return held, nil
-}
-
-func (h *holdings) add(list listReply, veteran bool) {
-	h.from = append(h.from, list.Server.ID)
-	if veteran {
-		h.veterans++
-	}
-	for _, id := range list.Data {
-		n := h.accounts[id]
-		n.servers++
-		if veteran {
-			n.veterans++
-		}
-		h.accounts[id] = n
-	}
 }
 
 // A syncRun is one comparison under way.
@@ -170,18 +98,63 @@ type syncRun struct {
 
 	mu     sync.Mutex
 	report Report
+	sum    [sha256.Size]byte // of all that was delivered, as a server sums up its directory
+	some   []string          // ids, chosen by chance
 }
 
-// all delivers every account of the source, and takes it out of held.
-func (s *syncRun) all(ctx context.Context, held *holdings) error {
+func (s *syncRun) all(ctx context.Context, o Options) error {
+	if s.link != nil {
+		if err := s.link.ready(ctx); err != nil {
+			return err
+		}
+		if err := s.rollCall(); err != nil {
+			return err
+		}
+	}
+	if err := s.deliverAll(ctx, false); err != nil {
+		return err
+	}
+	if s.link == nil {
+		return nil
+	}
+	lost, err := s.filesLost(ctx)
+	if err != nil {
+		return err
+	}
+	if lost {
+		s.logger.Warn("a NATS server has lost account files, and is made to write them anew")
+		s.report = Report{Started: s.report.Started, Rewritten: true}
+		s.sum, s.some = [sha256.Size]byte{}, nil
+		if err := s.deliverAll(ctx, true); err != nil {
+			return err
+		}
+	}
+	if o.Unknown || o.Prune {
+		return s.unknown(ctx, o.Prune)
+	}
+	return nil
+}
+
+// deliverAll delivers every account of the source, and notes the sum of what it
+// delivered and some of its ids.
+func (s *syncRun) deliverAll(ctx context.Context, rewrite bool) error {
 	for id, err := range s.source.All(ctx) {
 		if err != nil {
 			return fmt.Errorf("listing the accounts: %w", err)
 		}
-		lost := held.accounts[id].veterans < held.veterans
-		delete(held.accounts, id)
 		s.report.Accounts++
-		err := s.deliver(ctx, id, lost, func() { s.report.Delivered++ })
+		if len(s.some) < samples {
+			s.some = append(s.some, id)
+		} else if i := rand.IntN(s.report.Accounts); i < samples {
+			s.some[i] = id
+		}
+		err := s.deliver(ctx, id, rewrite, func(o outcome) {
+			s.report.Delivered++
+			if o.accountJWT != "" {
+				sum := sha256.Sum256([]byte(o.accountJWT))
+				subtle.XORBytes(s.sum[:], s.sum[:], sum[:])
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -191,19 +164,19 @@ func (s *syncRun) all(ctx context.Context, held *holdings) error {
 
 // deliver has the reconciler deliver one account; done is called, under the
 // lock, if it succeeds.
-func (s *syncRun) deliver(ctx context.Context, id string, lost bool, done func()) error {
+func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done func(outcome)) error {
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	s.want(id, func(u *undone) {
-		u.rewrite = u.rewrite || lost
-		u.waiting = append(u.waiting, waiter{u.wishes, func(err error) {
+		u.rewrite = u.rewrite || rewrite
+		u.waiting = append(u.waiting, waiter{u.wishes, func(o outcome, err error) {
 			s.mu.Lock()
 			switch {
 			case err == nil:
-				done()
+				done(o)
 			case errors.Is(err, errNotConnected):
 				s.cancel(err) // the next connect brings the next comparison
 			default:
@@ -236,57 +209,4 @@ func (s *syncRun) settle(ctx context.Context) error {
 		<-s.slots
 	}
 	return nil
-}
-
-// unknown reports what is left in held, and removes it if asked.
-func (s *syncRun) unknown(ctx context.Context, held *holdings, prune bool) error {
-	unknown := make(map[string]*Unknown)
-	for id, holders := range held.accounts {
-		if s.leaving(id) {
-			continue
-		}
-		// It may have been made after the source was listed.
-		_, ok, err := s.source.Wanted(ctx, id)
-		if err != nil {
-			return fmt.Errorf("reading an account: %w", err)
-		}
-		if !ok {
-			unknown[id] = &Unknown{Account: id, Servers: holders.servers}
-		}
-	}
-	if prune {
-		for id, u := range unknown {
-			err := s.deliver(ctx, id, false, func() { u.Pruned = true; s.report.Pruned++ })
-			if err != nil {
-				return err
-			}
-		}
-		if err := s.settle(ctx); err != nil {
-			return err
-		}
-	}
-	for _, u := range unknown {
-		s.report.Unknown = append(s.report.Unknown, *u)
-	}
-	slices.SortFunc(s.report.Unknown, func(a, b Unknown) int { return strings.Compare(a.Account, b.Account) })
-	return nil
-}
-
-// leaving reports that an account is being removed, or that its last JWT is
-// about to expire.
-func (r *Reconciler) leaving(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.undone[id] != nil {
-		return true
-	}
-	until, ok := r.farewells[id]
-	return ok && time.Now().Before(until)
-}
-
-func (r *Reconciler) compareSoon() {
-	select {
-	case r.compares <- struct{}{}:
-	default:
-	}
 }

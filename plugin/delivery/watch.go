@@ -91,6 +91,14 @@ func (r *Reconciler) connected(renewed bool) {
 	}
 }
 
+// compareSoon has everything compared, a little later.
+func (r *Reconciler) compareSoon() {
+	select {
+	case r.compares <- struct{}{}:
+	default:
+	}
+}
+
 // event hears the servers' heartbeats and goodbyes.
 func (r *Reconciler) event(msg *nats.Msg) {
 	if strings.HasSuffix(msg.Subject, ".SHUTDOWN") {

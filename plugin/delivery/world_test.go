@@ -145,7 +145,13 @@ func (l testLog) Write(p []byte) (int, error) {
 
 func (w *world) reconciler(cfg Config) *Reconciler {
 	w.t.Helper()
-	r, err := start(cfg, w.memorySource, 0)
+	return w.reconcilerThatWaits(cfg, 0)
+}
+
+// reconcilerThatWaits makes no comparison of its own accord before first.
+func (w *world) reconcilerThatWaits(cfg Config, first time.Duration) *Reconciler {
+	w.t.Helper()
+	r, err := start(cfg, w.memorySource, first)
 	require.NoError(w.t, err)
 	w.t.Cleanup(r.Close)
 	return r
