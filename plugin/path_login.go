@@ -136,11 +136,21 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 	identity, err := issuer.Verify(ctx, token, now, role.compiled.Expected())
 	switch {
 	case errors.Is(err, claims.ErrUnavailable):
+		b.logUnavailable(err)
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
 	case err != nil:
 		return nil, &fieldError{Fault: fmt.Sprintf("error validating token: %s", err)}
 	}
 	return identity, nil
+}
+
+// logUnavailable tells the operator what the caller is not told: what the
+// issuer's host answered.
+func (b *backend) logUnavailable(err error) {
+	var unavailable *claims.UnavailableError
+	if errors.As(err, &unavailable) {
+		b.Logger().Warn("a token could not be verified", "issuer", unavailable.Issuer, "what", unavailable.What, "error", unavailable.Err)
+	}
 }
 
 // auth is the Vault token's part of the answer. The alias's metadata holds
