@@ -77,7 +77,7 @@ func TestALoginNeitherReadsNorWritesStorage(t *testing.T) {
 		m := newLoginMount(t, w)
 		m.write("config", map[string]any{"jwks_url": issuer.URL})
 		m.login()
-		m.tasks.group.Wait() // the keys are stored for the next start
+		m.tasks.end() // the keys are stored for the next start
 		m.loginsKeepOffStorage()
 	})
 }

@@ -44,7 +44,7 @@ type namedEntry struct {
 // signingKey is a key of an account that is listed in its JWT.
 type signingKey struct {
 	Name      string         `json:"name"`           // unique among those that sign
-	Role      string         `json:"role,omitempty"` // the scoped role that owns it
+	Role      string         `json:"role,omitempty"` // the role that owns it
 	PublicKey string         `json:"public_key"`
 	Seed      string         `json:"seed,omitempty"` // empty once it has been rotated away
 	Scope     *jwt.UserScope `json:"scope,omitempty"`
@@ -55,7 +55,7 @@ type signingKey struct {
 // signs reports whether the key is in use, and not only waited out.
 func (k *signingKey) signs() bool { return k.RetireAt == 0 }
 
-// roleKey is the name of a role's scoped signing key. A role's name has no
+// roleKey is the name of a role's own signing key. A role's name has no
 // slash, so it cannot be that of another key.
 func roleKey(role string) string { return "role/" + role }
 

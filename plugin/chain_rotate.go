@@ -129,15 +129,23 @@ func (e *namedEntry) dropRetired(now time.Time) {
 	e.Keys = slices.DeleteFunc(e.Keys, func(key signingKey) bool { return !key.signs() && key.RetireAt <= now.Unix() })
 }
 
-// setScope gives the account the scoped signing key of a role, or changes its
-// scope, for users signed with former keys of the role too. It is delivered by
-// the caller's next look at what is pending.
+// setScope gives the account the signing key of a role: scoped, or plain where
+// scope is nil. A new scope holds for users signed with former keys of the role
+// too. A key that was plain cannot become scoped, nor the other way round: users
+// signed with it would be refused, so it is replaced by a new one. The account
+// is delivered by the caller's next look at what is pending.
 func (c *chain) setScope(ctx context.Context, s logical.Storage, accountName, role string, scope *jwt.UserPermissionLimits) error {
 	return c.changeAccount(ctx, s, accountName, func(entry *namedEntry) error {
 		if entry.External {
-			return badField("account", "%q is an account of someone else's NATS, so the mount cannot give it a scoped signing key", accountName)
+			return badField("account", "%q is an account of someone else's NATS, so the mount cannot give it a signing key of a role", accountName)
 		}
-		template := &jwt.UserScope{Kind: jwt.UserScopeType, Role: role, Template: *scope}
+		var template *jwt.UserScope
+		if scope != nil {
+			template = &jwt.UserScope{Kind: jwt.UserScopeType, Role: role, Template: *scope}
+		}
+		entry.Keys = slices.DeleteFunc(entry.Keys, func(key signingKey) bool {
+			return key.Role == role && (key.Scope == nil) != (template == nil)
+		})
 		for i := range entry.Keys {
 			if entry.Keys[i].Role == role {
 				entry.Keys[i].Scope = template
@@ -146,14 +154,32 @@ func (c *chain) setScope(ctx context.Context, s logical.Storage, accountName, ro
 		if entry.key(roleKey(role)) != nil {
 			return nil
 		}
-		key, err := newSigningKey(roleKey(role), time.Now().Unix())
-		if err != nil {
-			return err
-		}
-		key.Role, key.Scope = role, template
-		entry.Keys = append(entry.Keys, key)
-		return nil
+		return entry.addRoleKey(role, template)
 	})
+}
+
+// replaceRoleKey gives a role another signing key, and takes all former ones
+// out of the account, which cuts off everyone of the role.
+func (c *chain) replaceRoleKey(ctx context.Context, s logical.Storage, accountName, role string) error {
+	return c.changeAccount(ctx, s, accountName, func(entry *namedEntry) error {
+		present := entry.key(roleKey(role))
+		if present == nil {
+			return badField("role", "%q has no signing key in account %q: write the role again", role, accountName)
+		}
+		scope := present.Scope
+		entry.Keys = slices.DeleteFunc(entry.Keys, func(key signingKey) bool { return key.Role == role })
+		return entry.addRoleKey(role, scope)
+	})
+}
+
+func (e *namedEntry) addRoleKey(role string, scope *jwt.UserScope) error {
+	key, err := newSigningKey(roleKey(role), time.Now().Unix())
+	if err != nil {
+		return err
+	}
+	key.Role, key.Scope = role, scope
+	e.Keys = append(e.Keys, key)
+	return nil
 }
 
 // removeScope takes the role's signing keys out of the account, which cuts its

@@ -125,7 +125,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if account == nil {
 		return nil, fmt.Errorf("role %q names account %q, which does not exist", role.name, role.entry.Account)
 	}
-	signer, err := account.signer(role.scope())
+	signer, err := account.signer(role.signer())
 	if err != nil {
 		return nil, err
 	}

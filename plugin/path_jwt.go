@@ -157,7 +157,7 @@ func jwtResponse() map[string]*framework.FieldSchema {
 		"nats_name":    {Type: framework.TypeString, Description: "An account's name in its JWT."},
 		"seed_set":     {Type: framework.TypeBool, Description: "Whether the mount has the identity key."},
 		"external":     {Type: framework.TypeBool, Description: "Whether someone else operates the account's NATS."},
-		"signing_keys": {Type: framework.TypeSlice, Description: "An account's keys in the mount: name, public_key, state (signing or retiring), created, retires for one that is, role for that of a scoped role, scope for a scoped one."},
+		"signing_keys": {Type: framework.TypeSlice, Description: "An account's keys in the mount: name, public_key, state (signing or retiring), created, retires for one that is, role for that of a role, scope for a scoped one."},
 		"delivered":    {Type: framework.TypeBool, Description: "Whether the NATS servers have the account as it is now."},
 		"account":      {Type: framework.TypeString, Description: "A user's account."},
 		"signing_key":  {Type: framework.TypeString, Description: "Name of the account's key that signs the user."},

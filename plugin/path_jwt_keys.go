@@ -61,7 +61,7 @@ func signingKeyResponse() map[string]*framework.FieldSchema {
 		"state":      {Type: framework.TypeString, Required: true, Description: `"signing".`},
 		"created":    {Type: framework.TypeTime, Description: "When the key came into the mount (RFC 3339)."},
 		"scope":      {Type: framework.TypeMap, Description: "Scope of a scoped key."},
-		"role":       {Type: framework.TypeString, Description: "The scoped role that the key belongs to."},
+		"role":       {Type: framework.TypeString, Description: "The role that the key belongs to."},
 	}
 }
 
@@ -280,8 +280,8 @@ roles; others can sign named users (signing_key at jwt/:name). A key with a scop
 gives every user signed with it the permissions of the scope's template: changing
 the scope changes what they may do, at once.
 
-Scoped roles have keys of their own, called role/<role>, which are managed through
-the role.
+Roles with scoped=true or signing_key=role have keys of their own, called
+role/<role>, which are managed through the role.
 `
 
 const rotateHelp = `

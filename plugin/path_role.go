@@ -123,7 +123,7 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, entries ...*roleEntry) ([]string, error) {
 	var keys []string
 	for _, entry := range entries {
-		if entry == nil || !entry.Scoped {
+		if entry == nil || !entry.OwnsKey() {
 			continue
 		}
 		account, err := b.chain.account(ctx, s, entry.Account)
@@ -266,13 +266,15 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 	if stored == nil || err != nil {
 		return nil, err
 	}
+	// The role itself goes after its key, so that deleting it again mends what a
+	// crash in between has left.
+	if err := b.storeScope(ctx, s, name, stored, nil); err != nil {
+		return nil, err
+	}
 	err = s.Delete(ctx, rolePrefix+name)
 	b.roles.forget(name)
 	if err != nil {
 		return nil, fmt.Errorf("deleting role %q: %w", name, err)
-	}
-	if err := b.storeScope(ctx, s, name, stored, nil); err != nil {
-		return nil, err
 	}
 	if err := dropUse(ctx, s, usesAccount, stored.Account, name); err != nil {
 		return nil, err

@@ -45,10 +45,10 @@ type role struct {
 	compiled *roles.Compiled
 }
 
-// scope names the signing key of the role's users: its own when the role is
-// scoped, else the account's.
-func (r *role) scope() string {
-	if r.entry.Scoped {
+// signer names the signing key of the role's users as account.signer takes it:
+// the role's own if it has one, else the account's.
+func (r *role) signer() string {
+	if r.entry.OwnsKey() {
 		return r.name
 	}
 	return ""
@@ -106,15 +106,15 @@ func (b *backend) setRoleType(ctx context.Context, s logical.Storage, entry *rol
 	return nil
 }
 
-// storeScope brings the account's scoped signing key to what the role is now:
-// it belongs to the role, and goes with it.
+// storeScope brings the role's own signing key in the account to what the role
+// is now: it belongs to the role, and goes with it.
 func (b *backend) storeScope(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
-	if stored != nil && stored.Scoped && (entry == nil || !entry.Scoped || entry.Account != stored.Account) {
+	if stored != nil && stored.OwnsKey() && (entry == nil || !entry.OwnsKey() || entry.Account != stored.Account) {
 		if err := b.chain.removeScope(ctx, s, stored.Account, name); err != nil {
 			return err
 		}
 	}
-	if entry == nil || !entry.Scoped {
+	if entry == nil || !entry.OwnsKey() {
 		return nil
 	}
 	ready, err := entry.compile(name)
@@ -156,6 +156,7 @@ func (e *roleEntry) apply(req *logical.Request, d *framework.FieldData) error {
 	setString(d, "user_name", &e.UserName)
 	setSeconds(d, "user_ttl", &e.UserTTL)
 	setBool(d, "scoped", &e.Scoped)
+	setString(d, "signing_key", &e.SigningKey)
 	setString(d, "user_key", &e.UserKey)
 	setBool(d, "user_key_proof", &e.UserKeyProof)
 	setBool(d, "credentials_on_login", &e.CredentialsOnLogin)
@@ -266,6 +267,7 @@ func (e *roleEntry) response() (map[string]any, error) {
 		"user_name":            e.UserName,
 		"user_ttl":             e.UserTTL,
 		"scoped":               e.Scoped,
+		"signing_key":          e.SigningKey,
 		"user_key":             e.UserKey,
 		"user_key_proof":       e.UserKeyProof,
 		"credentials_on_login": e.CredentialsOnLogin,
@@ -404,6 +406,12 @@ func roleFields() map[string]*framework.FieldSchema {
 		"scoped": {
 			Type:        framework.TypeBool,
 			Description: `Make the template the scope of a signing key that belongs to the role: a change of the role then changes at once what its connected users may do.`,
+		},
+		"signing_key": {
+			Type:          framework.TypeString,
+			Default:       roles.SigningKeyAccount,
+			AllowedValues: []any{roles.SigningKeyAccount, roles.SigningKeyRole},
+			Description:   `Key that signs the role's users: "account", the account's, which signs those of other roles too, or "role", one of the role's own, so that everyone of the role can be revoked at jwt/:name/revoke. A scoped role has its own in any case. Users signed with a former key are cut off when the role's own key goes.`,
 		},
 		"user_key": {
 			Type:          framework.TypeString,

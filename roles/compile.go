@@ -82,6 +82,7 @@ func (c *Compiled) checkValues() error {
 		{"bound_claims_type", &r.BoundClaimsType, []string{BoundClaimsString, BoundClaimsGlob}},
 		{"alias_name_source", &r.AliasNameSource, []string{AliasServiceAccountUID, AliasServiceAccountName}},
 		{"user_key", &r.UserKey, []string{UserKeyAny, UserKeyClient}},
+		{"signing_key", &r.SigningKey, []string{SigningKeyAccount, SigningKeyRole}},
 	} {
 		if *f.value == "" {
 			*f.value = f.known[0]

@@ -47,6 +47,9 @@ const (
 
 	UserKeyAny    = "any"    // user_key: the mount makes a key unless the workload brings one
 	UserKeyClient = "client" // user_key: the workload must bring its key
+
+	SigningKeyAccount = "account" // signing_key: the account's, which signs the users of other roles too
+	SigningKeyRole    = "role"    // signing_key: one that belongs to the role
 )
 
 // A Role binds identities to an account and a user template. Its fields are a
@@ -87,6 +90,7 @@ type Role struct {
 	UserName     string `json:"user_name,omitempty"`     // template; empty: the alias, escaped
 	UserTTL      int64  `json:"user_ttl,omitempty"`      // 0: the token's
 	Scoped       bool   `json:"scoped,omitempty"`
+	SigningKey   string `json:"signing_key,omitempty"`    // account or role; a scoped role has its own in any case
 	UserKey      string `json:"user_key,omitempty"`       // any or client
 	UserKeyProof bool   `json:"user_key_proof,omitempty"` // a key that the workload brings must sign its token
 
@@ -108,9 +112,14 @@ func New() *Role {
 		BoundClaimsType:    BoundClaimsString,
 		AliasNameSource:    AliasServiceAccountUID,
 		UserKey:            UserKeyAny,
+		SigningKey:         SigningKeyAccount,
 		CredentialsOnLogin: true,
 	}
 }
+
+// OwnsKey says whether the role's users are signed with a key of its own, which
+// lives in its account: when that goes, so do they, and nobody else.
+func (r *Role) OwnsKey() bool { return r.Scoped || r.SigningKey == SigningKeyRole }
 
 // A FieldError is a fault in a role's field, found by [Role.Compile].
 type FieldError struct {
