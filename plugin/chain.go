@@ -145,7 +145,7 @@ func (a *account) isSystem() bool { return a.system }
 // nats-server finds the account whichever of its keys signed.
 func (a *account) issuerAccount() string { return a.publicKey }
 
-// signer returns the key that signs the users of a scoped role, or with an
+// signer returns the key of a role that has one of its own, or with an
 // empty scope the account's plain signing key.
 func (a *account) signer(scope string) (*trust.Key, error) {
 	open, ok := a.signers[scope]
@@ -246,8 +246,9 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 // encodeAccount makes the JWT of an account, with its revocations and with the
 // time of issue given.
 func (c *chain) encodeAccount(ctx context.Context, s logical.Storage, operator *operator, name string, entry *namedEntry, issued int64) (string, error) {
-	// Those that were over when the JWT was issued are of no use in it.
-	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, time.Unix(issued, 0))
+	// Those that are over now are of no use in it. The time of issue does not say
+	// that, since many changes take it ahead of the clock.
+	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, time.Now())
 	if err != nil {
 		return "", err
 	}

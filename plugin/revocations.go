@@ -32,10 +32,25 @@ type revocation struct {
 	Until int64  `json:"until"` // Unix time by which those JWTs have expired; 0 if they do not
 }
 
-func (r revocation) over(now time.Time) bool { return r.Until != 0 && r.Until <= now.Unix() }
+// clockDifference is how far behind the clock of a nats-server may be: for so
+// long it may let in a user whose JWT has ended here.
+const clockDifference = time.Minute
+
+func (r revocation) over(now time.Time) bool {
+	return r.Until != 0 && r.Until+int64(clockDifference/time.Second) <= now.Unix()
+}
+
+// merge is one revocation that covers what two of the same key cover.
+func (r revocation) merge(other revocation) revocation {
+	merged := revocation{User: r.User, At: max(r.At, other.At), Until: max(r.Until, other.Until)}
+	if r.Until == 0 || other.Until == 0 {
+		merged.Until = 0
+	}
+	return merged
+}
 
 // revocations holds those of the accounts that have been asked for. Storage is
-// the truth; forget makes it be read again.
+// the truth; invalidate makes it be read again.
 type revocations struct {
 	mu       sync.Mutex
 	accounts map[string]*accountRevocations
@@ -43,6 +58,8 @@ type revocations struct {
 
 // accountRevocations are those of one account.
 type accountRevocations struct {
+	users int // how many hold it; guarded by revocations.mu
+
 	// queue holds what callers want revoked and no one has written yet.
 	queue struct {
 		sync.Mutex
@@ -52,8 +69,13 @@ type accountRevocations struct {
 	// mu is held by the caller who writes, for itself and all who wait.
 	mu       sync.Mutex
 	loaded   bool
-	segments map[int][]revocation
+	segments map[int]segment
+	number   map[string]int // of the segment that a key is in
 }
+
+// A segment is what is in one storage entry, by key. It is never changed but
+// replaced.
+type segment map[string]revocation
 
 // around does what a change of an account's revocations asks for before and
 // after the write that it is given.
@@ -69,7 +91,10 @@ func newRevocations() *revocations {
 	return &revocations{accounts: map[string]*accountRevocations{}}
 }
 
-func (r *revocations) of(account string) *accountRevocations {
+// of returns those of an account for use until release is called. Those of an
+// account that has none are not kept, so that memory goes with revocations and
+// not with accounts.
+func (r *revocations) of(account string) (a *accountRevocations, release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a, ok := r.accounts[account]
@@ -77,13 +102,21 @@ func (r *revocations) of(account string) *accountRevocations {
 		a = &accountRevocations{}
 		r.accounts[account] = a
 	}
-	return a
+	a.users++
+	return a, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if a.users--; a.users == 0 && len(a.segments) == 0 {
+			delete(r.accounts, account)
+		}
+	}
 }
 
 // invalidate forgets what was read of the account that a storage key belongs to.
 func (r *revocations) invalidate(key string) {
 	account, _, _ := strings.Cut(strings.TrimPrefix(key, revokedPrefix), "/")
-	a := r.of(account)
+	a, release := r.of(account)
+	defer release()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.loaded = false
@@ -93,7 +126,8 @@ func (r *revocations) invalidate(key string) {
 // another writes is written together with all who came meanwhile; around is
 // called once for all of them.
 func (r *revocations) add(ctx context.Context, s logical.Storage, account string, wanted revocation, around around) error {
-	a := r.of(account)
+	a, release := r.of(account)
+	defer release()
 	mine := &waitingRevocation{revocation: wanted}
 	a.queue.Lock()
 	a.queue.waiting = append(a.queue.waiting, mine)
@@ -122,67 +156,75 @@ func (a *accountRevocations) write(ctx context.Context, s logical.Storage, accou
 	if err := a.load(ctx, s, account); err != nil {
 		return err
 	}
-	changed := map[int][]revocation{}
+	changed := map[int]segment{}
+	placed := map[string]int{}
 	for _, wanted := range batch {
-		a.place(changed, wanted.revocation)
+		number, ok := a.number[wanted.User]
+		if !ok {
+			number, ok = placed[wanted.User]
+		}
+		if !ok {
+			number = a.room(changed)
+			placed[wanted.User] = number
+		}
+		if changed[number] == nil {
+			changed[number] = segment{}
+			maps.Copy(changed[number], a.segments[number])
+		}
+		merged := wanted.revocation
+		if present, ok := changed[number][wanted.User]; ok {
+			merged = present.merge(merged)
+		}
+		changed[number][wanted.User] = merged
 	}
 	return a.store(ctx, s, account, changed)
 }
 
-// place puts a revocation where its key already is, else into the last segment
-// that has room, in a copy of that segment under changed.
-func (a *accountRevocations) place(changed map[int][]revocation, wanted revocation) {
-	segment := func(number int) []revocation {
-		if list, ok := changed[number]; ok {
-			return list
+// room returns the first segment that is not full, with what is changed in it.
+func (a *accountRevocations) room(changed map[int]segment) int {
+	for number := 0; ; number++ {
+		present, ok := changed[number]
+		if !ok {
+			present = a.segments[number]
 		}
-		return a.segments[number]
-	}
-	last := 0
-	for number := range a.segments {
-		last = max(last, number)
-	}
-	for number := range changed {
-		last = max(last, number)
-	}
-	for number := 0; number <= last; number++ {
-		if i := slices.IndexFunc(segment(number), func(r revocation) bool { return r.User == wanted.User }); i >= 0 {
-			list := slices.Clone(segment(number))
-			list[i].At = max(list[i].At, wanted.At)
-			if list[i].Until = max(list[i].Until, wanted.Until); wanted.Until == 0 {
-				list[i].Until = 0
-			}
-			changed[number] = list
-			return
+		if len(present) < segmentSize {
+			return number
 		}
 	}
-	if len(segment(last)) >= segmentSize {
-		last++
-	}
-	changed[last] = append(slices.Clone(segment(last)), wanted)
 }
 
 // store writes segments and then takes them over; empty ones are deleted.
-func (a *accountRevocations) store(ctx context.Context, s logical.Storage, account string, changed map[int][]revocation) error {
+func (a *accountRevocations) store(ctx context.Context, s logical.Storage, account string, changed map[int]segment) error {
 	for number, list := range changed {
 		key := segmentKey(account, number)
 		var err error
 		if len(list) == 0 {
 			err = s.Delete(ctx, key)
 		} else {
-			err = writeEntry(ctx, s, key, list)
+			err = writeEntry(ctx, s, key, slices.Collect(maps.Values(list)))
 		}
 		if err != nil {
-			a.loaded = false
+			a.loaded = false // what of it was written is not known
 			return fmt.Errorf("storing revocations: %w", err)
 		}
-		if len(list) == 0 {
-			delete(a.segments, number)
-		} else {
-			a.segments[number] = list
-		}
+		a.put(number, list)
 	}
 	return nil
+}
+
+// put takes a segment over from storage.
+func (a *accountRevocations) put(number int, list segment) {
+	for user := range a.segments[number] {
+		delete(a.number, user)
+	}
+	delete(a.segments, number)
+	if len(list) == 0 {
+		return
+	}
+	a.segments[number] = list
+	for user := range list {
+		a.number[user] = number
+	}
 }
 
 func (a *accountRevocations) load(ctx context.Context, s logical.Storage, account string) error {
@@ -193,21 +235,26 @@ func (a *accountRevocations) load(ctx context.Context, s logical.Storage, accoun
 	if err != nil {
 		return fmt.Errorf("listing the revocations of account %s: %w", account, err)
 	}
-	segments := make(map[int][]revocation, len(keys))
+	a.segments, a.number = make(map[int]segment, len(keys)), map[string]int{}
 	for _, key := range keys {
 		number, err := strconv.Atoi(key)
 		if err != nil {
 			return fmt.Errorf("the revocations of account %s have a segment %q", account, key)
 		}
-		list, err := readEntry[[]revocation](ctx, s, segmentKey(account, number))
+		stored, err := readEntry[[]revocation](ctx, s, segmentKey(account, number))
 		if err != nil {
 			return err
 		}
-		if list != nil {
-			segments[number] = *list
+		if stored == nil {
+			continue
 		}
+		list := make(segment, len(*stored))
+		for _, r := range *stored {
+			list[r.User] = r
+		}
+		a.put(number, list)
 	}
-	a.segments, a.loaded = segments, true
+	a.loaded = true
 	return nil
 }
 
@@ -217,15 +264,16 @@ func segmentKey(account string, number int) string {
 
 // list returns the revocations of an account that are not over yet.
 func (r *revocations) list(ctx context.Context, s logical.Storage, account string, now time.Time) ([]revocation, error) {
-	a := r.of(account)
+	a, release := r.of(account)
+	defer release()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.load(ctx, s, account); err != nil {
 		return nil, err
 	}
-	var live []revocation
-	for _, number := range slices.Sorted(maps.Keys(a.segments)) {
-		for _, r := range a.segments[number] {
+	live := make([]revocation, 0, len(a.number))
+	for _, list := range a.segments {
+		for _, r := range list {
 			if !r.over(now) {
 				live = append(live, r)
 			}
@@ -237,16 +285,18 @@ func (r *revocations) list(ctx context.Context, s logical.Storage, account strin
 // remove drops those that match and says how many they were. around is called
 // only if there are any.
 func (r *revocations) remove(ctx context.Context, s logical.Storage, account string, match func(revocation) bool, around around) (int, error) {
-	a := r.of(account)
+	a, release := r.of(account)
+	defer release()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.load(ctx, s, account); err != nil {
 		return 0, err
 	}
 	removed := 0
-	changed := map[int][]revocation{}
+	changed := map[int]segment{}
 	for number, list := range a.segments {
-		kept := slices.DeleteFunc(slices.Clone(list), match)
+		kept := maps.Clone(list)
+		maps.DeleteFunc(kept, func(_ string, r revocation) bool { return match(r) })
 		if len(kept) < len(list) {
 			removed += len(list) - len(kept)
 			changed[number] = kept
