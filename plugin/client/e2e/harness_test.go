@@ -96,6 +96,13 @@ func start(t testing.TB, vault *stack.Vault, mount string) *env {
 	})
 
 	require.NoError(t, vault.Enable(e.ctx(), mount))
+	if vault == shared.vault {
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			require.NoError(t, e.root.Sys().DisableAuthWithContext(ctx, mount))
+		})
+	}
 	e.write("config", fields{"oidc_discovery_url": e.issuer.URL, "account_jwt_server_url": e.nats.URL, "service_url": e.nats.URL})
 	server, err := e.root.Logical().ReadWithContext(e.ctx(), e.path("config/server"))
 	require.NoError(t, err)
