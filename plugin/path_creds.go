@@ -184,13 +184,15 @@ func (b *backend) renewCreds(_ context.Context, req *logical.Request, _ *framewo
 	if err != nil {
 		return nil, err
 	}
-	left := time.Until(user.expires).Truncate(time.Second)
+	left := time.Until(user.expires)
 	if left <= 0 {
 		return logical.ErrorResponse("the NATS user JWT has ended: get new credentials"), nil
 	}
 	resp := &logical.Response{Secret: req.Secret}
-	resp.Secret.TTL = left
-	resp.Secret.MaxTTL = user.expires.Sub(req.Secret.IssueTime)
+	// Vault counts from whole seconds. A lease that ended before its JWT would
+	// have the user revoked, instead of costing nothing.
+	resp.Secret.TTL = left + time.Second
+	resp.Secret.MaxTTL = user.expires.Sub(req.Secret.IssueTime) + time.Second
 	resp.AddWarning("a renewal does not extend the NATS user JWT: get new credentials before it ends")
 	return resp, nil
 }
