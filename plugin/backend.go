@@ -88,7 +88,9 @@ func newBackend(conf *logical.BackendConfig) *backend {
 			b.pathsRole(),
 			b.pathsCreds(),
 			b.pathsAccountServer(),
+			b.pathsJWTRevoke(),
 			b.pathsJWT(),
+			b.pathsSync(),
 		),
 		Secrets:        []*framework.Secret{b.secretUser()},
 		AuthRenew:      b.renewLogin,
@@ -128,6 +130,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	return errors.Join(
 		b.startDelivery(ctx, req.Storage),
 		b.retireKeys(ctx, req.Storage),
+		b.pruneRevocations(ctx, req.Storage),
 	)
 }
 

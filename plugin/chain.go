@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -255,8 +256,18 @@ func (c *chain) encodeAccount(ctx context.Context, s logical.Storage, operator *
 	return entry.encode(operator, name, revoked, issued)
 }
 
+// encode makes the JWT with as many of the revocations as fit.
 func (e *namedEntry) encode(operator *operator, name string, revoked []revocation, issued int64) (string, error) {
-	claims := e.claims()
-	addRevocations(claims, revoked)
-	return trust.EncodeAccount(operator.signing, e.PublicKey, e.natsName(name), *claims, issued)
+	encode := func(revoked []revocation) (string, error) {
+		claims := e.claims()
+		addRevocations(claims, revoked)
+		return trust.EncodeAccount(operator.signing, e.PublicKey, e.natsName(name), *claims, issued)
+	}
+	token, err := encode(revoked)
+	for _, keep := range []int{newestKept, 0} {
+		if errors.Is(err, trust.ErrTooLarge) && len(revoked) > keep {
+			token, err = encode(condense(revoked, keep))
+		}
+	}
+	return token, err
 }

@@ -67,7 +67,7 @@ func (b *backend) pathsSync() []*framework.Path {
 					"error":     {Type: framework.TypeString, Required: true, Description: "Why there is no connection."},
 					"servers":   {Type: framework.TypeSlice, Required: true, Description: "The nats-servers that answer, and those that did and do not now."},
 					"pending":   {Type: framework.TypeInt, Required: true, Description: "How many accounts are not delivered."},
-					"accounts":  {Type: framework.TypeSlice, Required: true, Description: "Accounts by public key, with name, wanted and delivered version, number of servers that agreed, last error, its time, and time of the next attempt."},
+					"accounts":  {Type: framework.TypeSlice, Required: true, Description: "Accounts by public key, with name, wanted and delivered version, number of servers that agreed, last error, its time, and time of the next attempt; how many revocations there are and how many fit, if there are any."},
 					"next":      {Type: framework.TypeString, Required: true, Description: `What to give as "after" for the next page; empty on the last.`},
 					"last_sync": {Type: framework.TypeMap, Required: true, Description: "Report of the last comparison; empty before the first."},
 				}),
@@ -165,6 +165,7 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 		resp.Data["last_sync"] = map[string]any{}
 	}
 	resp.Data["accounts"], resp.Data["next"] = page.list, page.next
+	resp.Warnings = page.warnings
 	return resp, nil
 }
 
@@ -186,11 +187,16 @@ type syncAccounts struct {
 	reconciler *delivery.Reconciler
 	list       []syncAccount
 	next       string
+	warnings   []string
 }
 
 type syncAccount struct {
 	Name string `json:"name,omitempty"` // empty for an account that is gone
 	delivery.AccountState
+
+	// Of an account that has revocations: how many, and how many fit into its JWT.
+	Revocations     int `json:"revocations,omitempty"`
+	RevocationsRoom int `json:"revocations_room,omitempty"`
 }
 
 func (p *syncAccounts) one(ctx context.Context, name string) error {
@@ -252,6 +258,16 @@ func (p *syncAccounts) add(ctx context.Context, id string) error {
 	account := syncAccount{AccountState: state}
 	if index != nil && state.Wanted != "" {
 		account.Name = index.Name
+	}
+	if index != nil && index.Revoked {
+		load, err := p.chain.revocationLoad(ctx, p.storage, id)
+		if err != nil {
+			return err
+		}
+		account.Revocations, account.RevocationsRoom = load.count, load.room
+		if warning := load.warning(); warning != "" {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s: %s", account.Name, warning))
+		}
 	}
 	p.list = append(p.list, account)
 	return nil

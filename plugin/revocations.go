@@ -282,6 +282,18 @@ func (r *revocations) list(ctx context.Context, s logical.Storage, account strin
 	return live, nil
 }
 
+// get returns the revocation of a key, the zero value if there is none.
+func (r *revocations) get(ctx context.Context, s logical.Storage, account, user string) (revocation, error) {
+	a, release := r.of(account)
+	defer release()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.load(ctx, s, account); err != nil {
+		return revocation{}, err
+	}
+	return a.segments[a.number[user]][user], nil
+}
+
 // remove drops those that match and says how many they were. around is called
 // only if there are any.
 func (r *revocations) remove(ctx context.Context, s logical.Storage, account string, match func(revocation) bool, around around) (int, error) {
@@ -308,19 +320,36 @@ func (r *revocations) remove(ctx context.Context, s logical.Storage, account str
 	return removed, around(ctx, func() error { return a.store(ctx, s, account, changed) })
 }
 
-// prune drops what is over, of all accounts. The servers need not hear of it:
-// an expired JWT is refused without a revocation.
-func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Time) error {
+// prune drops what is over, of all accounts, and returns how many revocations
+// those that had any have left. The servers need not hear of it: an expired JWT
+// is refused without a revocation.
+func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Time) (map[string]int, error) {
 	accounts, err := s.List(ctx, revokedPrefix)
 	if err != nil {
-		return fmt.Errorf("listing the accounts with revocations: %w", err)
+		return nil, fmt.Errorf("listing the accounts with revocations: %w", err)
 	}
 	unnoticed := func(_ context.Context, write func() error) error { return write() }
+	over := func(r revocation) bool { return r.over(now) }
+	left := make(map[string]int, len(accounts))
 	for _, account := range accounts {
-		over := func(r revocation) bool { return r.over(now) }
-		if _, err := r.remove(ctx, s, strings.TrimSuffix(account, "/"), over, unnoticed); err != nil {
-			return err
+		account = strings.TrimSuffix(account, "/")
+		if _, err := r.remove(ctx, s, account, over, unnoticed); err != nil {
+			return nil, err
+		}
+		if left[account], err = r.count(ctx, s, account); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return left, nil
+}
+
+// count returns how many revocations an account has, those that are over but
+// not pruned yet among them.
+func (r *revocations) count(ctx context.Context, s logical.Storage, account string) (int, error) {
+	a, release := r.of(account)
+	defer release()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	err := a.load(ctx, s, account)
+	return len(a.number), err
 }

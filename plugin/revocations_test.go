@@ -87,14 +87,21 @@ func TestRevocationsThatAreOverAreForgotten(t *testing.T) {
 	r := newRevocations()
 	addRevocation(t, r, s, revocation{User: "short", At: 1, Until: 10})
 	addRevocation(t, r, s, revocation{User: "long", At: 1, Until: 1000})
-	require.NoError(t, r.prune(t.Context(), s, time.Unix(500, 0)))
+	prune := func(now time.Time) map[string]int {
+		left, err := r.prune(t.Context(), s, now)
+		require.NoError(t, err)
+		return left
+	}
+	require.Equal(t, map[string]int{revokingAccount: 1}, prune(time.Unix(500, 0)))
 	live, err := newRevocations().list(t.Context(), s, revokingAccount, time.Unix(0, 0))
 	require.NoError(t, err)
 	require.Equal(t, []revocation{{User: "long", At: 1, Until: 1000}}, live)
-	require.NoError(t, r.prune(t.Context(), s, time.Unix(1000, 0)))
+	prune(time.Unix(1000, 0))
 	require.NotEmpty(t, keysBelow(t, s, revokedPrefix), "a nats-server's clock may be behind")
-	require.NoError(t, r.prune(t.Context(), s, time.Unix(1000, 0).Add(clockDifference)))
+	prune(time.Unix(1000, 0).Add(clockDifference))
 	require.Empty(t, keysBelow(t, s, revokedPrefix), "nothing is left in storage")
+	require.Empty(t, prune(time.Unix(2000, 0)))
+	require.Empty(t, r.accounts, "nor in memory")
 }
 
 func TestARevocationThatIsNotStoredIsNotAcknowledged(t *testing.T) {
