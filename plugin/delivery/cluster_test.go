@@ -26,6 +26,7 @@ func (w *world) holdEverywhere(dirs ...string) {
 }
 
 func TestAServerThatWasDownIsBroughtUpToDate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.cluster(3)
 	r := w.reconciler(w.config(c.servers[0].ClientURL()))
@@ -69,6 +70,7 @@ func TestAServerThatWasDownIsBroughtUpToDate(t *testing.T) {
 }
 
 func TestServersThatComeBackWithEmptyDirectoriesAreFilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	c := w.cluster(3)
 	r := w.reconciler(w.config(c.urls()...))

@@ -13,6 +13,7 @@ import (
 type fleet struct {
 	mu      sync.Mutex
 	servers map[string]*server // by ID
+	left    chan struct{}      // closed, and made anew, when a server is lost
 }
 
 type server struct {
@@ -21,7 +22,9 @@ type server struct {
 	refuses string    // why it refused the last deletion
 }
 
-func newFleet() *fleet { return &fleet{servers: make(map[string]*server)} }
+func newFleet() *fleet {
+	return &fleet{servers: make(map[string]*server), left: make(chan struct{})}
+}
 
 // heard notes a sign of life, and reports whether the server is a new one or
 // was away: then what it holds may be out of date.
@@ -72,7 +75,16 @@ func (f *fleet) lost(id string) (name string) {
 		return ""
 	}
 	s.gone = time.Now()
+	close(f.left)
+	f.left = make(chan struct{})
 	return s.Name
+}
+
+// nextLoss is closed when the next server is lost.
+func (f *fleet) nextLoss() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left
 }
 
 // present returns the names, by ID, of the servers that should answer.

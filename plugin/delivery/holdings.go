@@ -50,7 +50,7 @@ func (s *syncRun) lookup(ctx context.Context, id string) (missing bool, err erro
 	defer cancel()
 	expected := len(s.fleet.present())
 	answers := 0
-	err = s.link.ask(ctx, request{lookupSubject(id), nil, expected, settle}, func(data []byte) bool {
+	err = s.link.ask(ctx, request{subject: lookupSubject(id), servers: expected, quiet: settle}, func(data []byte) bool {
 		missing = missing || len(data) == 0
 		answers++
 		return answers == expected

@@ -99,7 +99,12 @@ func (l *link) connect() {
 	defer close(l.first)
 	options := []nats.Option{
 		nats.Name("vault-plugin-auth-nats"),
-		nats.UserJWT(l.userJWT, l.signNonce),
+		// Not nats.UserJWT: it asks for a user right away, and a fault then would
+		// be final.
+		func(o *nats.Options) error {
+			o.UserJWT, o.SignatureCB = l.userJWT, l.signNonce
+			return nil
+		},
 		nats.Timeout(dialTimeout),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
@@ -135,10 +140,13 @@ func (l *link) connect() {
 	l.conn = conn
 	closed := l.closed
 	l.mu.Unlock()
-	if closed {
+	switch {
+	case closed:
 		conn.Close()
-	} else if conn.IsConnected() {
+	case conn.IsConnected():
 		l.connected()
+	case conn.LastError() != nil:
+		l.failed(conn.LastError())
 	}
 }
 
@@ -158,7 +166,9 @@ func (l *link) subscribe(conn *nats.Conn) error {
 func (l *link) userJWT() (string, error) {
 	userJWT, sign, err := l.user()
 	if err != nil {
-		return "", fmt.Errorf("system user: %w", err)
+		err = fmt.Errorf("system user: %w", err)
+		l.failed(err)
+		return "", err
 	}
 	l.sign.Store(&sign)
 	return userJWT, nil
@@ -260,6 +270,10 @@ type request struct {
 	data    []byte
 	servers int           // how many are expected to answer
 	quiet   time.Duration // if not zero, how long to wait after an answer for another
+
+	// If not nil, take is called with nil when the channel is closed, and the
+	// next channel is waited for.
+	left func() <-chan struct{}
 }
 
 // ask sends a request and hands each answer to take until that returns true.
@@ -284,6 +298,10 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 		return fmt.Errorf("%w: %w", errNotConnected, err)
 	}
 	var still <-chan time.Time
+	var left <-chan struct{}
+	if r.left != nil {
+		left = r.left()
+	}
 	for {
 		select {
 		case msg := <-answers:
@@ -296,6 +314,11 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 			if r.quiet > 0 {
 				still = time.After(r.quiet)
 			}
+		case <-left:
+			if take(nil) {
+				return nil
+			}
+			left = r.left()
 		case <-still:
 			return nil
 		case <-down:

@@ -20,7 +20,9 @@ type outcome struct {
 // deliver brings one account to the servers, once. rewrite is set when a server
 // is known to have lost the account's file since it took it.
 func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bool) (outcome, error) {
-	if r.link != nil {
+	// An account server is given accounts before there is a NATS server: one that
+	// fetches from it starts with what is there.
+	if r.accountServers == nil {
 		if err := r.reachable(ctx); err != nil {
 			return outcome{}, err
 		}
@@ -74,6 +76,9 @@ func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, e
 		if err != nil || r.link == nil {
 			return n, err
 		}
+		if err := r.reachable(ctx); err != nil {
+			return n, err
+		}
 	}
 	return r.send(ctx, id, accountJWT)
 }
@@ -91,8 +96,7 @@ func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, erro
 	if err := r.rollCall(); err != nil {
 		return len(agreed), err
 	}
-	present := r.fleet.present()
-	maps.DeleteFunc(expected, func(id, _ string) bool { return present[id] == "" })
+	r.forgetLost(expected)
 	if len(expected) > 0 {
 		names := slices.Sorted(maps.Values(expected))
 		return len(agreed), fmt.Errorf("server %s did not answer", strings.Join(names, ", "))
@@ -159,7 +163,12 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, expected 
 	defer cancel()
 	agreed := make(map[string]bool, len(expected))
 	var refusals []error
-	err := r.link.ask(ctx, request{subject, []byte(text), len(expected), quiet}, func(data []byte) bool {
+	request := request{subject: subject, data: []byte(text), servers: len(expected), quiet: quiet, left: r.fleet.nextLoss}
+	err := r.link.ask(ctx, request, func(data []byte) bool {
+		if data == nil {
+			r.forgetLost(expected)
+			return len(expected) == 0 && len(agreed) > 0
+		}
 		reply, err := parseClaimsReply(data)
 		if err != nil {
 			refusals = append(refusals, err)
@@ -181,6 +190,12 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, expected 
 	return agreed, err
 }
 
+// forgetLost takes the servers that are away out of expected.
+func (r *Reconciler) forgetLost(expected map[string]string) {
+	present := r.fleet.present()
+	maps.DeleteFunc(expected, func(id, _ string) bool { return present[id] == "" })
+}
+
 // learn keeps what an answer tells of its server.
 func (r *Reconciler) learn(subject string, reply claimsReply) {
 	r.heard(reply.Server)
@@ -200,9 +215,9 @@ func (r *Reconciler) rollCall() error {
 		before := r.fleet.present()
 		ctx, cancel := context.WithTimeout(r.ctx, answerTimeout)
 		defer cancel()
-		expected := 0
+		expected := len(before)
 		answered := make(map[string]bool)
-		err := r.link.ask(ctx, request{pingSubject, nil, len(before), settle}, func(data []byte) bool {
+		err := r.link.ask(ctx, request{subject: pingSubject, servers: len(before), quiet: settle}, func(data []byte) bool {
 			var s statsz
 			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
 				return false

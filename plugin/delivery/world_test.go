@@ -162,7 +162,7 @@ type memorySource struct {
 	mu      sync.Mutex
 	wanted  map[string]string
 	pending map[string]bool
-	fail    error // what Wanted answers, if set
+	fail    error // what every method answers, if set
 }
 
 func (m *memorySource) set(id, accountJWT string) {
@@ -179,6 +179,12 @@ func (m *memorySource) remove(id string) {
 	m.pending[id] = true
 }
 
+func (m *memorySource) failWith(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
 func (m *memorySource) Wanted(_ context.Context, id string) (string, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -188,9 +194,13 @@ func (m *memorySource) Wanted(_ context.Context, id string) (string, bool, error
 
 func (m *memorySource) All(context.Context) iter.Seq2[string, error] {
 	m.mu.Lock()
-	ids := slices.Sorted(maps.Keys(m.wanted))
+	ids, fail := slices.Sorted(maps.Keys(m.wanted)), m.fail
 	m.mu.Unlock()
 	return func(yield func(string, error) bool) {
+		if fail != nil {
+			yield("", fail)
+			return
+		}
 		for _, id := range ids {
 			if !yield(id, nil) {
 				return
@@ -202,16 +212,16 @@ func (m *memorySource) All(context.Context) iter.Seq2[string, error] {
 func (m *memorySource) Pending(context.Context) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Sorted(maps.Keys(m.pending)), nil
+	return slices.Sorted(maps.Keys(m.pending)), m.fail
 }
 
 func (m *memorySource) Delivered(_ context.Context, id, accountJWT string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.wanted[id] == accountJWT {
+	if m.fail == nil && m.wanted[id] == accountJWT {
 		delete(m.pending, id)
 	}
-	return nil
+	return m.fail
 }
 
 func (m *memorySource) stillPending() int {

@@ -1,0 +1,255 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+	"github.com/stretchr/testify/require"
+)
+
+// answerToo has something else in the system account answer requests.
+func (w *world) answerToo(s *natsserver.Server, subject string, answer func(*nats.Msg)) *nats.Subscription {
+	client := w.bareClient(s)
+	w.t.Cleanup(client.Close)
+	sub, err := client.Subscribe(subject, answer)
+	require.NoError(w.t, err)
+	require.NoError(w.t, client.Flush())
+	return sub
+}
+
+func (w *world) nothingPending() error {
+	if n := w.stillPending(); n > 0 {
+		return fmt.Errorf("%d accounts are pending", n)
+	}
+	return nil
+}
+
+func TestEveryServerThatIsThereHasToAgree(t *testing.T) {
+	const second = `"server":{"name":"n2","id":"N2","ver":"2.0.0"}`
+	for name, test := range map[string]struct{ answer, fault string }{
+		"one does not answer":      {"", "server n2 did not answer"},
+		"one refuses":              {`{` + second + `,"error":{"code":500,"description":"jwt store is full"}}`, "server n2 refuses: jwt store is full"},
+		"one answers with garbage": {"\x00<html>", "not JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			s, dir := w.fullServer()
+			w.answerToo(s, pingSubject, func(m *nats.Msg) { _ = m.Respond([]byte(`{` + second + `,"statsz":{"active_servers":2}}`)) })
+			var answer atomic.Value
+			answer.Store(test.answer)
+			w.answerToo(s, updateSubject("*"), func(m *nats.Msg) {
+				if text := answer.Load().(string); text != "" {
+					_ = m.Respond([]byte(text))
+				}
+			})
+			r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+
+			require.NoError(t, r.link.ready(testContext(t)))
+			w.eventually(func() error {
+				if n := len(r.fleet.present()); n != 2 {
+					return errors.Join(fmt.Errorf("%d servers are known", n), r.rollCall())
+				}
+				return nil
+			})
+
+			a := w.addAccount("orders")
+			require.ErrorContains(t, r.Deliver(testContext(t), a.id), test.fault)
+			require.Error(t, w.nothingPending())
+			require.Contains(t, r.Pending("", 1)[0].Error, test.fault)
+			answer.Store(`{` + second + `,"data":{"code":200}}`)
+			w.eventually(w.nothingPending)
+			require.NoError(t, w.holds(dir))
+		})
+	}
+}
+
+func TestChangesOfOneAccountAreCollapsedAndTheLastOneWins(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	var pushes atomic.Int64
+	w.answerToo(s, updateSubject("*"), func(*nats.Msg) { pushes.Add(1) })
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	ctx := testContext(t)
+	require.NoError(t, r.Deliver(ctx, w.systemID))
+	before := pushes.Load()
+
+	const changes = 2000
+	a := w.addAccount("orders")
+	versions := make([]string, 20)
+	for i := range versions {
+		versions[i] = w.accountJWT(a.id, fmt.Sprint("version ", i), nil)
+	}
+	for i := range changes {
+		w.set(a.id, versions[i%len(versions)])
+		r.Changed(a.id)
+	}
+	w.eventually(w.nothingPending)
+	require.NoError(t, w.holds(dir))
+	require.Less(t, pushes.Load()-before, int64(changes/2))
+}
+
+func TestChangesAndComparisonsAtOnceEndInWhatIsWanted(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	r := w.reconciler(w.config(s.ClientURL()))
+	ctx := testContext(t)
+	accounts := make([]testAccount, 20)
+	for i := range accounts {
+		accounts[i] = w.addAccount(fmt.Sprint("account ", i))
+	}
+	var work sync.WaitGroup
+	for i, a := range accounts {
+		work.Go(func() {
+			for n := range 20 {
+				if i%4 == 0 && n%5 == 4 {
+					w.remove(a.id)
+				} else {
+					w.set(a.id, w.accountJWT(a.id, fmt.Sprint("version ", n), nil))
+				}
+				r.Changed(a.id)
+			}
+		})
+	}
+	for range 3 {
+		work.Go(func() {
+			_, err := r.Sync(ctx, Options{})
+			require.NoError(t, err)
+		})
+	}
+	work.Wait()
+	w.eventually(w.nothingPending)
+	w.eventually(func() error { return w.holds(dir) })
+}
+
+func TestAFaultOfTheSourceIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	a := w.addAccount("orders")
+	w.failWith(errors.New("storage is away"))
+	r := w.reconciler(w.config(s.ClientURL()))
+	require.ErrorContains(t, r.Deliver(testContext(t), a.id), "storage is away")
+	_, err := r.Sync(testContext(t), Options{})
+	require.ErrorContains(t, err, "storage is away")
+	w.failWith(nil)
+	w.eventually(w.nothingPending)
+	w.eventually(func() error { return w.holds(dir) })
+}
+
+func TestTheConnectionOutlivesFaultsAndTheEndOfTheUsersJWT(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	cfg := w.config(s.ClientURL())
+	var users atomic.Int64
+	cfg.User = func() (string, func([]byte) ([]byte, error), error) {
+		life := time.Hour
+		switch users.Add(1) {
+		case 1, 3:
+			return "", nil, errors.New("not now")
+		case 2:
+			life = 2 * time.Second
+		}
+		user := newKey(t, nkeys.CreateUser)
+		claims := jwt.NewUserClaims(public(t, user))
+		claims.Expires = time.Now().Add(life).Unix()
+		text, err := claims.Encode(w.system)
+		return text, user.Sign, err
+	}
+	r := w.reconciler(cfg)
+	a := w.addAccount("orders")
+	r.Changed(a.id)
+	w.eventually(w.nothingPending)
+	require.EqualValues(t, 2, users.Load())
+	w.eventually(func() error {
+		if users.Load() < 4 || r.link.standing() != nil {
+			return errors.New("the connection was not renewed")
+		}
+		return nil
+	})
+	w.set(a.id, w.accountJWT(a.id, "changed", nil))
+	require.NoError(t, r.Deliver(testContext(t), a.id))
+	require.NoError(t, w.holds(dir))
+}
+
+func TestAnAccountServerThatFailsIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	var answers atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch answers.Add(1) {
+		case 1:
+			http.Error(rw, "disk full", http.StatusInternalServerError)
+		case 2:
+			http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}
+	}))
+	defer server.Close()
+	cfg := w.config(strings.Replace(server.URL, "http://", "http://user:secret@", 1))
+	r := w.reconcilerThatWaits(cfg, time.Hour)
+	a := w.addAccount("orders")
+	err := r.Deliver(testContext(t), a.id)
+	require.ErrorContains(t, err, `answers 500 Internal Server Error: "disk full`)
+	require.NotContains(t, err.Error(), "secret")
+	w.eventually(func() error {
+		if states := r.Pending("", 1); len(states) > 0 && !strings.Contains(states[0].Error, "307") {
+			return fmt.Errorf("the state is %+v", states)
+		}
+		return nil
+	})
+	w.eventually(w.nothingPending)
+	require.EqualValues(t, 3, answers.Load())
+
+	server.Close()
+	w.set(a.id, w.accountJWT(a.id, "changed", nil))
+	err = r.Deliver(testContext(t), a.id)
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func TestCloseEndsEverythingThatNewStarted(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.fullServer()
+	// What a server does for its first client stays with the server.
+	client, err := w.connectAs(s, testAccount{w.systemID, w.system})
+	require.NoError(t, err)
+	client.Close()
+	accountServer := httptest.NewServer(http.NotFoundHandler())
+	defer accountServer.Close()
+
+	for name, url := range map[string]string{
+		"connected":            s.ClientURL(),
+		"never connected":      "nats://127.0.0.1:1",
+		"to an account server": accountServer.URL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := runtime.NumGoroutine()
+			for range 5 {
+				r, err := New(w.config(url), w.memorySource)
+				require.NoError(t, err)
+				_ = r.Deliver(testContext(t), w.systemID)
+				r.Close()
+				require.ErrorIs(t, r.Deliver(testContext(t), w.systemID), errClosed)
+				_, err = r.Sync(testContext(t), Options{})
+				require.Error(t, err)
+			}
+			eventually(t, func() error {
+				if now := runtime.NumGoroutine(); now > before {
+					return fmt.Errorf("%d goroutines, were %d", now, before)
+				}
+				return nil
+			})
+		})
+	}
+}
