@@ -137,6 +137,7 @@ type account struct {
 	publicKey string
 	tags      []string
 	system    bool
+	external  bool                                  // someone else operates its NATS
 	signers   map[string]func() (*trust.Key, error) // by role for scoped keys, "" for the plain one
 }
 

@@ -134,6 +134,7 @@ func (e *namedEntry) open(name string, o *operator) *account {
 	opened := &account{
 		name:      name,
 		publicKey: e.PublicKey,
+		external:  e.External,
 		system:    o != nil && o.entry.SystemAccount == e.PublicKey,
 		signers:   map[string]func() (*trust.Key, error){},
 	}

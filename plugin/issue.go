@@ -32,6 +32,7 @@ type credentials struct {
 	userPublicKey    string
 	account          string
 	accountPublicKey string
+	external         bool // of someone else's NATS: nothing can be revoked
 	expires          time.Time
 	url              string
 }
@@ -160,6 +161,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		userPublicKey:    key.public,
 		account:          account.name,
 		accountPublicKey: account.publicKey,
+		external:         account.external,
 		expires:          expires,
 		url:              url,
 	}, nil

@@ -93,10 +93,14 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		"account":            creds.account,
 		"account_public_key": creds.accountPublicKey,
 		"user_public_key":    creds.userPublicKey,
+		"issued":             now.Unix(),
 		"expires":            creds.expires.Unix(),
 	})
 	resp.Secret.TTL = creds.expires.Sub(now)
 	resp.Secret.MaxTTL = resp.Secret.TTL
+	if creds.external {
+		resp.AddWarning(fmt.Sprintf("account %q is one of someone else's NATS: when this lease is revoked, the user is not cut off before its JWT ends", creds.account))
+	}
 	return resp, nil
 }
 
@@ -140,6 +144,9 @@ func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) er
 
 // bindEntity holds the caller's Vault entity against a role of type vault.
 func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, error) {
+	if err := checkAddress(req, role); err != nil {
+		return nil, err
+	}
 	if req.EntityID == "" {
 		return nil, &fieldError{Fault: fmt.Sprintf("role %q is for Vault entities, and this Vault token has none", role.name)}
 	}
@@ -203,17 +210,19 @@ func (b *backend) revokeCreds(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	if !now.Before(user.expires) {
+	if !time.Now().Before(user.expires) {
 		return nil, nil
 	}
-	return nil, b.revoke(ctx, req.Storage, user.accountPublicKey, revocation{User: user.publicKey, At: now.Unix(), Until: user.expires.Unix()})
+	// What was issued later for the same key has a lease of its own.
+	wanted := revocation{User: user.publicKey, At: user.issued.Unix(), Until: user.expires.Unix()}
+	return nil, b.revoke(ctx, req.Storage, user.accountPublicKey, wanted)
 }
 
 // leased is what a lease keeps of its user: nothing that is secret.
 type leased struct {
 	accountPublicKey string
 	publicKey        string
+	issued           time.Time
 	expires          time.Time
 }
 
@@ -223,11 +232,12 @@ func leasedUser(secret *logical.Secret) (leased, error) {
 	}
 	account, _ := secret.InternalData["account_public_key"].(string)
 	user, _ := secret.InternalData["user_public_key"].(string)
-	expires, err := asUnix(secret.InternalData["expires"])
-	if account == "" || user == "" || err != nil {
+	issued, issuedErr := asUnix(secret.InternalData["issued"])
+	expires, expiresErr := asUnix(secret.InternalData["expires"])
+	if account == "" || user == "" || issuedErr != nil || expiresErr != nil {
 		return leased{}, errors.New("the lease does not say which NATS user it is of")
 	}
-	return leased{accountPublicKey: account, publicKey: user, expires: expires}, nil
+	return leased{accountPublicKey: account, publicKey: user, issued: issued, expires: expires}, nil
 }
 
 const credsHelp = `

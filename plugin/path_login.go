@@ -108,10 +108,8 @@ func (b *backend) identify(ctx context.Context, req *logical.Request, role *role
 	if token == "" {
 		return nil, badField("jwt", "is missing")
 	}
-	if cidrs := role.entry.TokenParams.TokenBoundCIDRs; len(cidrs) > 0 {
-		if req.Connection == nil || !cidrutil.RemoteAddrIsOk(req.Connection.RemoteAddr, cidrs) {
-			return nil, logical.ErrPermissionDenied
-		}
+	if err := checkAddress(req, role); err != nil {
+		return nil, err
 	}
 	identity, err := b.verify(ctx, req.Storage, role, token, now)
 	if err != nil {
@@ -122,6 +120,15 @@ func (b *backend) identify(ctx context.Context, req *logical.Request, role *role
 		return nil, &fieldError{Fault: fmt.Sprintf("error validating claims: %s", err)}
 	}
 	return bound, nil
+}
+
+// checkAddress refuses callers from outside of the role's token_bound_cidrs.
+func checkAddress(req *logical.Request, role *role) error {
+	cidrs := role.entry.TokenParams.TokenBoundCIDRs
+	if len(cidrs) > 0 && (req.Connection == nil || !cidrutil.RemoteAddrIsOk(req.Connection.RemoteAddr, cidrs)) {
+		return logical.ErrPermissionDenied
+	}
+	return nil
 }
 
 // verify has the role's issuer say who the token's bearer is.

@@ -1,0 +1,368 @@
+package plugin
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// A credsMount is a mount with the account orders, an issuer whose tokens the
+// test signs, and callers with Vault entities.
+type credsMount struct {
+	*chainMount
+	system *logical.StaticSystemView
+	signer jose.Signer
+}
+
+const (
+	mountAccessor = "auth_nats_1"
+	entityID      = "entity-1"
+)
+
+func newCredsMount(t *testing.T) *credsMount {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	m := &credsMount{
+		chainMount: &chainMount{t: t, storage: newCountingStorage(), servers: map[string]string{}},
+		system: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, EntityVal: &logical.Entity{
+			ID: entityID, Name: "ann", Metadata: map[string]string{"team": "shop"},
+			Aliases: []*logical.Alias{{MountAccessor: mountAccessor, Name: "runner", Metadata: map[string]string{"project": "stale"}}},
+		}, GroupsVal: []*logical.Group{{Name: "ops"}, {Name: "dev"}}},
+	}
+	m.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, (&jose.SignerOptions{}).WithType("JWT"))
+	require.NoError(t, err)
+	b, err := Factory(t.Context(), &logical.BackendConfig{System: m.system, StorageView: m.storage})
+	require.NoError(t, err)
+	m.backend = b.(*backend)
+	m.stop() // nothing is delivered in the background
+	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
+
+	der, err := x509.MarshalPKIXPublicKey(public)
+	require.NoError(t, err)
+	m.write("config", map[string]any{"jwt_validation_pubkeys": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))})
+	m.must(logical.CreateOperation, "jwt/orders", map[string]any{"type": "account"})
+	return m
+}
+
+// role writes a role of the issuer, for the claim project.
+func (m *credsMount) role(name string, more map[string]any) {
+	m.t.Helper()
+	data := map[string]any{
+		"account": "orders", "bound_audiences": "vault", "user_claim": "sub", "user_ttl": "10m",
+		"user_template": `{"pub":{"allow":["orders.{{claim(project)}}"]},"sub":{"allow":["_INBOX.>"]}}`,
+	}
+	maps.Copy(data, more)
+	m.write("role/"+name, data)
+}
+
+// vaultRole writes a role of type vault.
+func (m *credsMount) vaultRole(name string, more map[string]any) {
+	m.t.Helper()
+	data := map[string]any{
+		"account": "orders", "role_type": "vault", "user_ttl": "10m",
+		"user_template": `{"pub":{"allow":["{{entity-name()}}.{{entity-metadata(team)}}.{{groups()}}"]},"sub":{"allow":["_INBOX.>"]}}`,
+	}
+	maps.Copy(data, more)
+	m.write("role/"+name, data)
+}
+
+// token is a workload's, of the subject runner unless the claims say otherwise.
+func (m *credsMount) token(claims map[string]any) string {
+	m.t.Helper()
+	now := time.Now()
+	all := map[string]any{"aud": "vault", "sub": "runner", "project": "web", "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}
+	maps.Copy(all, claims)
+	payload, err := json.Marshal(all)
+	require.NoError(m.t, err)
+	signed, err := m.signer.Sign(payload)
+	require.NoError(m.t, err)
+	token, err := signed.CompactSerialize()
+	require.NoError(m.t, err)
+	return token
+}
+
+// creds asks for credentials as a caller whose Vault token has the entity.
+func (m *credsMount) creds(role string, data map[string]any) (*logical.Response, error) {
+	m.t.Helper()
+	return m.HandleRequest(m.t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "creds/" + role, Data: data, Storage: m.storage,
+		EntityID: entityID, MountAccessor: mountAccessor, Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+	})
+}
+
+// lease gets credentials.
+func (m *credsMount) lease(role string, data map[string]any) *logical.Response {
+	m.t.Helper()
+	resp, err := m.creds(role, data)
+	require.NoError(m.t, err)
+	require.NoError(m.t, resp.Error())
+	return resp
+}
+
+// refused asks for credentials, and is told why it gets none.
+func (m *credsMount) refused(role string, data map[string]any, fault string) {
+	m.t.Helper()
+	before := m.stored()
+	resp, err := m.creds(role, data)
+	require.NoError(m.t, err)
+	require.ErrorContains(m.t, resp.Error(), fault)
+	require.Nil(m.t, resp.Secret)
+	require.Equal(m.t, before, m.stored())
+}
+
+// handle has Vault renew or revoke a lease, whose data went through storage.
+func (m *credsMount) handle(operation logical.Operation, secret *logical.Secret) (*logical.Response, error) {
+	m.t.Helper()
+	raw, err := json.Marshal(secret)
+	require.NoError(m.t, err)
+	stored := &logical.Secret{}
+	require.NoError(m.t, json.Unmarshal(raw, stored))
+	stored.InternalData["secret_type"] = secretUser
+	stored.IssueTime = secret.IssueTime // which Vault keeps apart
+	return m.HandleRequest(m.t.Context(), &logical.Request{Operation: operation, Path: "creds/x", Storage: m.storage, Secret: stored})
+}
+
+func TestCredentialsAreALeaseThatEndsWithTheirJWT(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	resp := m.lease("dev", map[string]any{"jwt": m.token(nil)})
+	user := userClaims(t, resp.Data["jwt"])
+	require.Equal(t, []string{"orders.web"}, []string(user.Pub.Allow), "rendered from the token that was sent, not from the alias's metadata")
+	require.InDelta(t, 600, user.Expires-user.IssuedAt, 1)
+	require.WithinDuration(t, time.Unix(user.Expires, 0), time.Now().Add(resp.Secret.TTL), 2*time.Second)
+	require.LessOrEqual(t, resp.Secret.TTL, 10*time.Minute)
+	require.Equal(t, resp.Secret.TTL, resp.Secret.MaxTTL)
+	require.Contains(t, resp.Data["creds"], resp.Data["jwt"])
+	require.Equal(t, user.Subject, resp.Data["user_public_key"])
+	require.Equal(t, time.Unix(user.Expires, 0).UTC().Format(time.RFC3339), resp.Data["expiration"])
+	require.Nil(t, resp.Auth)
+}
+
+func TestALeaseKeepsNoSecret(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	token := m.token(nil)
+	resp := m.lease("dev", map[string]any{"jwt": token})
+	raw, err := json.Marshal(resp.Secret)
+	require.NoError(t, err)
+	require.NotContains(t, string(raw), token)
+	require.NotContains(t, string(raw), resp.Data["jwt"])
+	require.NotRegexp(t, seedForm, string(raw))
+	require.ElementsMatch(t, []string{"secret_type", "role", "account", "account_public_key", "user_public_key", "issued", "expires"},
+		keysOf(resp.Secret.InternalData))
+}
+
+func keysOf(object map[string]any) []string {
+	var keys []string
+	for key := range object {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+func TestTheTokenOfAnotherWorkloadIsRefused(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.refused("dev", map[string]any{"jwt": m.token(map[string]any{"sub": "another"})}, `jwt is of "another", which is not the workload that the Vault token belongs to`)
+
+	// An alias of the same name on another mount is another workload.
+	m.system.EntityVal.Aliases[0].MountAccessor = "auth_jwt_1"
+	m.refused("dev", map[string]any{"jwt": m.token(nil)}, "not the workload")
+	m.system.EntityVal.Aliases[0].MountAccessor = mountAccessor
+	m.lease("dev", map[string]any{"jwt": m.token(nil)})
+
+	resp, err := m.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "creds/dev", Data: map[string]any{"jwt": m.token(nil)}, Storage: m.storage, MountAccessor: mountAccessor,
+	})
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), "which has no entity")
+}
+
+func TestTwoJobsOfOneAliasGetTheirOwnPermissions(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"claim_mappings": map[string]any{"project": "project"}, "user_template": `{"pub":{"allow":["{{metadata(project)}}.x"]}}`})
+	for _, project := range []string{"web", "billing"} {
+		user := userClaims(t, m.lease("dev", map[string]any{"jwt": m.token(map[string]any{"project": project})}).Data["jwt"])
+		require.Equal(t, []string{project + ".x"}, []string(user.Pub.Allow))
+	}
+}
+
+func TestBadRequestsForCredentialsAreRefused(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.role("own", map[string]any{"user_key": "client", "user_key_proof": true})
+	m.vaultRole("ops", nil)
+	token := m.token(nil)
+	account, user := newKey(t, trust.Account), newKey(t, trust.User)
+	for name, test := range map[string]struct {
+		role  string
+		data  map[string]any
+		fault string
+	}{
+		"an unknown role":                    {"nobody", nil, `role "nobody" could not be found`},
+		"no token for a role of an issuer":   {"dev", nil, `jwt is missing: role "dev" takes the tokens of issuer "default"`},
+		"a token for a role of type vault":   {"ops", map[string]any{"jwt": token}, `jwt is given, but role "ops" is of type vault`},
+		"an expired token":                   {"dev", map[string]any{"jwt": m.token(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})}, "exp"},
+		"a token for another audience":       {"dev", map[string]any{"jwt": m.token(map[string]any{"aud": "other"})}, "aud"},
+		"a claim that would widen a subject": {"dev", map[string]any{"jwt": m.token(map[string]any{"project": ">"})}, "claim(project)"},
+		"a key of another kind":              {"dev", map[string]any{"jwt": token, "user_public_key": account.Public()}, "user_public_key is an account"},
+		"a seed for a key":                   {"dev", map[string]any{"jwt": token, "user_public_key": user.Seed()}, "user_public_key"},
+		"neither a key nor a seed":           {"dev", map[string]any{"jwt": token, "user_public_key": "U1"}, "user_public_key"},
+		"no key where one is demanded":       {"own", map[string]any{"jwt": token}, "user_public_key is missing"},
+		"no proof where one is demanded":     {"own", map[string]any{"jwt": token, "user_public_key": user.Public()}, "user_key_signature is missing"},
+		"a proof that is not base64":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": "?"}, "user_key_signature is not standard base64"},
+		"a proof over another token":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(user, m.token(map[string]any{"jti": "2"}))}, "user_key_signature is not a signature over the jwt"},
+		"a proof by another key":             {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(newKey(t, trust.User), token)}, "user_key_signature is not a signature over the jwt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.t = t
+			m.refused(test.role, test.data, test.fault)
+		})
+	}
+	m.t = t
+	resp := m.lease("own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(user, token)})
+	require.NotContains(t, resp.Data, "creds", "no seed exists here")
+	require.Equal(t, user.Public(), userClaims(t, resp.Data["jwt"]).Subject)
+}
+
+// proof is a workload's signature over its token.
+func proof(key *trust.Key, token string) string {
+	return base64.StdEncoding.EncodeToString(key.Sign([]byte(token)))
+}
+
+func TestARoleOfTypeVaultServesTheCallersEntity(t *testing.T) {
+	m := newCredsMount(t)
+	m.vaultRole("ops", nil)
+	user := userClaims(t, m.lease("ops", nil).Data["jwt"])
+	require.Equal(t, "ann", user.Name)
+	require.Equal(t, []string{"ann.shop.dev", "ann.shop.ops"}, []string(user.Pub.Allow))
+
+	m.system.EntityVal.Name = "ann.b"
+	m.refused("ops", nil, "entity-name()")
+	m.system.EntityVal.Name = "ann"
+	m.vaultRole("bound", map[string]any{"token_bound_cidrs": "10.0.0.0/8"})
+	_, err := m.creds("bound", nil)
+	require.ErrorIs(t, err, logical.ErrPermissionDenied)
+	m.system.EntityVal.Disabled = true
+	_, err = m.creds("ops", nil)
+	require.ErrorIs(t, err, logical.ErrPermissionDenied)
+	m.system.EntityVal = nil
+	m.refused("ops", nil, "the Vault entity does not exist")
+
+	resp, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/ops", Storage: m.storage})
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), "this Vault token has none")
+	resp, err = m.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "login", Data: map[string]any{"role": "ops", "jwt": m.token(nil)}, Storage: m.storage,
+	})
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), `role "ops" is of type vault: it serves creds/ops, not login`)
+}
+
+func TestARenewalExtendsNothing(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	secret := m.lease("dev", map[string]any{"jwt": m.token(nil)}).Secret
+	secret.IssueTime = time.Now()
+	end := time.Now().Add(secret.TTL)
+	resp, err := m.handle(logical.RenewOperation, secret)
+	require.NoError(t, err)
+	require.NoError(t, resp.Error())
+	require.WithinDuration(t, end, time.Now().Add(resp.Secret.TTL), 2*time.Second)
+	require.WithinDuration(t, end, secret.IssueTime.Add(resp.Secret.MaxTTL), 2*time.Second)
+	require.NotEmpty(t, resp.Warnings)
+
+	secret.InternalData["expires"] = time.Now().Add(-time.Second).Unix()
+	resp, err = m.handle(logical.RenewOperation, secret)
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), "has ended")
+}
+
+func TestALeaseThatEndsWithItsJWTCostsNothing(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	secret := m.lease("dev", map[string]any{"jwt": m.token(nil)}).Secret
+	secret.InternalData["expires"] = time.Now().Unix()
+	before := m.storage.all()
+	_, err := m.handle(logical.RevokeOperation, secret)
+	require.NoError(t, err)
+	require.Equal(t, before, m.storage.all(), "storage was used")
+}
+
+func TestALeaseThatIsRevokedEarlyRevokesItsUser(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	resp := m.lease("dev", map[string]any{"jwt": m.token(nil)})
+	user := userClaims(t, resp.Data["jwt"])
+	m.deliverPending()
+	_, err := m.handle(logical.RevokeOperation, resp.Secret)
+	require.NoError(t, err)
+	require.NotEmpty(t, keysBelow(t, m.storage, pendingPrefix), "it is delivered, and after a crash too")
+	claims := accountClaims(t, m.read("jwt/orders")["jwt"])
+	require.True(t, claims.IsClaimRevoked(user))
+
+	// Vault may ask twice, and a failure is told so that it does.
+	m.storage.failOn(func(operation, key string) bool { return operation == "put" })
+	_, err = m.handle(logical.RevokeOperation, resp.Secret)
+	require.ErrorIs(t, err, errStorage)
+	m.storage.failOn(nil)
+	_, err = m.handle(logical.RevokeOperation, resp.Secret)
+	require.NoError(t, err)
+	revoked := m.read("jwt/orders/revoke")["revocations"].([]map[string]any)
+	require.Len(t, revoked, 1)
+	require.Equal(t, map[string]any{"user_public_key": user.Subject, "before": rfc3339(user.IssuedAt), "until": rfc3339(user.Expires)}, revoked[0])
+}
+
+func TestALaterLeaseForTheSameKeyOutlivesARevokedOne(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	key := newKey(t, trust.User)
+	secret := m.lease("dev", map[string]any{"jwt": m.token(nil), "user_public_key": key.Public()}).Secret
+	secret.InternalData["issued"] = time.Now().Add(-time.Minute).Unix()
+	later := userClaims(t, m.lease("dev", map[string]any{"jwt": m.token(nil), "user_public_key": key.Public()}).Data["jwt"])
+	_, err := m.handle(logical.RevokeOperation, secret)
+	require.NoError(t, err)
+	claims := accountClaims(t, m.read("jwt/orders")["jwt"])
+	require.Contains(t, claims.Revocations, key.Public())
+	require.False(t, claims.IsClaimRevoked(later))
+}
+
+func TestALeaseThatSaysNothingIsNotTakenForRevoked(t *testing.T) {
+	m := newCredsMount(t)
+	for _, data := range []map[string]any{
+		{},
+		{"account_public_key": "A", "user_public_key": "U", "issued": 5},
+		{"account_public_key": "A", "user_public_key": "U", "issued": "soon", "expires": 5},
+		{"account_public_key": 1, "user_public_key": "U", "issued": 1, "expires": 5},
+	} {
+		_, err := m.handle(logical.RevokeOperation, &logical.Secret{InternalData: data})
+		require.ErrorContains(t, err, "the lease does not say which NATS user it is of")
+	}
+}
+
+func TestCredentialsOfSomeoneElsesAccountComeWithAWarning(t *testing.T) {
+	m := newCredsMount(t)
+	signing := newKey(t, trust.Account)
+	m.must(logical.CreateOperation, "jwt/hosted", map[string]any{"type": "account", "public_key": newKey(t, trust.Account).Public(), "signing_seeds": signing.Seed()})
+	m.role("dev", map[string]any{"account": "hosted"})
+	resp := m.lease("dev", map[string]any{"jwt": m.token(nil)})
+	require.Len(t, resp.Warnings, 1)
+	require.Contains(t, resp.Warnings[0], `account "hosted" is one of someone else's NATS`)
+	_, err := m.handle(logical.RevokeOperation, resp.Secret)
+	require.NoError(t, err)
+	m.refuse(logical.UpdateOperation, "jwt/hosted/revoke", map[string]any{"everyone": true}, `name "hosted" is of an account of someone else's NATS`)
+}
