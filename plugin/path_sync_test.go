@@ -5,22 +5,18 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 )
 
-// sync calls the path's handler, and holds the answer to what the path says of
-// its answers.
+// sync makes a request, and holds the answer to what the path says of its
+// answers.
 func (m *chainMount) sync(operation logical.Operation, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
-	path := m.pathsSync()[0]
-	fields := &framework.FieldData{Raw: data, Schema: path.Fields}
-	request := &logical.Request{Operation: operation, Path: "sync", Storage: m.storage}
-	resp, err := path.Operations[operation].Handler()(m.t.Context(), request, fields)
+	resp, err := m.do(operation, "sync", data)
 	if err == nil && !resp.IsError() {
-		schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, path, operation), resp, true)
+		schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, m.pathsSync()[0], operation), resp, true)
 	}
 	return resp, err
 }
