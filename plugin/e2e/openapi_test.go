@@ -39,7 +39,7 @@ func TestVaultShowsHelpAndOpenAPIOfEveryPath(t *testing.T) {
 		require.Contains(t, help, "DESCRIPTION", below)
 	}
 	require.Greater(t, shown, 15)
-	for _, want := range []string{"config", "config/server", "config/rotate", "issuer/{name}", "role/{name}", "roles", "login", "creds/{role}", "jwt/{name}", "jwt/{name}/sign", "jwt/{name}/rotate"} {
+	for _, want := range []string{"config", "config/server", "config/rotate", "issuer/{name}", "role/{name}", "roles/", "login", "creds/{role}", "jwt/{name}", "jwt/{name}/sign", "jwt/{name}/rotate"} {
 		require.Contains(t, paths, prefix+want)
 	}
 }
