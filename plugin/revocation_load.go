@@ -18,8 +18,8 @@ type revocationLoad struct {
 }
 
 // revocationBytes is what one revocation takes in a JWT: a key of 56 characters
-// and a time of 10 with their quotes, colon and comma, in base64.
-const revocationBytes = (56 + 10 + 4) * 4 / 3
+// and a time of 10 with their quotes, colon and comma, in base64, rounded up.
+const revocationBytes = (56+10+4)*4/3 + 1
 
 // revocationLoad returns the load of an account by its public key.
 func (c *chain) revocationLoad(ctx context.Context, s logical.Storage, id string) (revocationLoad, error) {
