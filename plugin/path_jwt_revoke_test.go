@@ -16,7 +16,7 @@ import (
 // revocationsOf is what the account's JWT revokes.
 func (m *chainMount) revocationsOf(account string) jwt.RevocationList {
 	m.t.Helper()
-	return accountClaims(m.t, m.read("jwt/"+account)["jwt"]).Revocations
+	return accountClaims(m.t, m.read("jwt/" + account)["jwt"]).Revocations
 }
 
 func TestAUserIsRevokedByItsKeyAndUndone(t *testing.T) {

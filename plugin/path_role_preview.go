@@ -123,6 +123,9 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 		if id == "" {
 			id = req.EntityID
 		}
+		if id == "" {
+			return nil, badField("entity_id", "is missing: this Vault token has no entity itself")
+		}
 		entity, err := b.entity(id)
 		if err != nil {
 			return nil, err
