@@ -46,6 +46,7 @@ type link struct {
 	waiting map[string]chan *nats.Msg // by the last token of the reply subject
 	down    chan struct{}             // closed when the connection is lost; nil while there is none
 	err     error                     // why the last connect failed or the connection ended
+	lost    time.Time                 // when the connection ended, or was first tried to be made
 	tried   chan struct{}             // closed after each attempt to connect, and then another
 	closed  bool
 }
@@ -109,14 +110,14 @@ func (l *link) connect() {
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(), // the user's JWT is a new one each time
-		nats.CustomReconnectDelay(func(attempts int) time.Duration { return backoff(attempts) }),
+		nats.CustomReconnectDelay(func(int) time.Duration { return l.pause() }),
 		nats.ReconnectBufSize(-1), // what is sent while it is down fails at once, and is tried again
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(*nats.Conn) { l.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { l.connected() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { l.disconnected(err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }), // see pause too
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			l.logger.Warn("error on the connection to NATS", "error", err)
 		}),
@@ -124,6 +125,9 @@ func (l *link) connect() {
 	if l.tls != nil {
 		options = append(options, nats.Secure(l.tls.Clone()))
 	}
+	l.mu.Lock()
+	l.lost = time.Now()
+	l.mu.Unlock()
 	conn, err := nats.Connect(strings.Join(l.urls, ","), options...)
 	if err != nil {
 		// Only for options that nats.go refuses: connecting itself is retried.
@@ -197,7 +201,7 @@ func (l *link) disconnected(err error) {
 	defer l.mu.Unlock()
 	if l.down != nil {
 		close(l.down)
-		l.down = nil
+		l.down, l.lost = nil, time.Now()
 	}
 	l.err = err
 	if l.closed {
@@ -219,6 +223,24 @@ func (l *link) failed(err error) {
 		l.logger.Warn("cannot connect to NATS", "error", err)
 	}
 	l.err = err
+}
+
+// pause is how long nats.go waits after it has tried every server. It grows with
+// the time that the servers are away, and not with the attempts that hurry makes
+// meanwhile: so it prolongs an outage by a half at most.
+func (l *link) pause() time.Duration {
+	l.mu.Lock()
+	conn, down, lost := l.conn, l.down, l.lost
+	l.mu.Unlock()
+	if conn != nil && down == nil {
+		// nats.go does not call its error handler for what fails once a server has
+		// taken the connection: TLS, or that the user is refused.
+		if err := conn.LastError(); err != nil {
+			l.failed(err)
+		}
+	}
+	d := min(max(time.Since(lost)/2, minBackoff), maxBackoff)
+	return d - rand.N(d/4+1)
 }
 
 // attempted wakes those who wait in hurry. The caller holds the lock.

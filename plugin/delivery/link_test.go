@@ -1,0 +1,60 @@
+package delivery
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A load balancer takes connections for servers that are not there.
+func TestAServerThatHangsUpIsToldAndNotWaitedFor(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	var taken atomic.Int64
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			taken.Add(1)
+			_ = conn.Close()
+		}
+	}()
+	w := newWorld(t)
+	r := w.reconciler(w.config("nats://" + listener.Addr().String()))
+	a := w.addAccount("a")
+	for range 5 {
+		before, begun := taken.Load(), time.Now()
+		err := r.Deliver(testContext(t), a.id)
+		require.ErrorIs(t, err, errNotConnected)
+		require.Greater(t, taken.Load(), before, "a delivery that somebody waits for made no attempt to connect")
+		require.Less(t, time.Since(begun), answerTimeout)
+	}
+	require.ErrorContains(t, r.link.standing(), "EOF")
+}
+
+// However often somebody asked meanwhile, the servers are found soon after they
+// are back.
+func TestDeliveriesThatAreAskedForDoNotProlongAnOutage(t *testing.T) {
+	w := newWorld(t)
+	s := w.start(w.full(w.serverOptions("one"), t.TempDir(), false))
+	port := portOf(s)
+	r := w.reconciler(w.config(s.ClientURL()))
+	a := w.addAccount("a")
+	require.NoError(t, r.Deliver(testContext(t), a.id))
+	stop(s)
+	for range 20 {
+		require.ErrorIs(t, r.Deliver(testContext(t), a.id), errNotConnected)
+	}
+	o := w.full(w.serverOptions("one"), t.TempDir(), false)
+	o.Port = port
+	begun := time.Now()
+	w.start(o)
+	w.eventually(func() error { return r.link.standing() })
+	require.Less(t, time.Since(begun), 5*time.Second)
+}
