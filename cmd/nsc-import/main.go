@@ -1,0 +1,144 @@
+// Nsc-import moves an operator with its accounts and users from nsc's store into
+// a mount of the NATS auth method. All keys keep their identity: nats-servers
+// that run on the nsc configuration go on without a restart, and JWTs that were
+// issued before stay good.
+//
+// It reads files only, and writes through Vault's API. Seeds are sent to Vault
+// and shown nowhere. To run it again is harmless.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/vault/api"
+)
+
+const usage = `Usage: nsc-import [-n] [options]
+
+Imports an nsc operator with its accounts, users and keys into a mount of the
+NATS auth method: config, jwt/<account> and jwt/<account>.<user>. The seeds that
+the keystore has are imported; what is missing is said. The operator's identity
+key may be missing, and stay offline.
+
+Vault is reached as with the vault command: VAULT_ADDR, VAULT_TOKEN (or the token
+in ~/.vault-token), VAULT_NAMESPACE, VAULT_CACERT and so on.
+
+Options:
+`
+
+type options struct {
+	stores, keystore, operator, mount string
+	dry                               bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(2)
+	}
+	if err := run(ctx, o, os.Stdout); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "nsc-import:", withoutSeeds(err.Error()))
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	data := dataHome()
+	keys := os.Getenv("NKEYS_PATH")
+	if keys == "" {
+		keys = filepath.Join(data, "keys")
+	}
+	flags := flag.NewFlagSet("nsc-import", flag.ContinueOnError)
+	flags.SetOutput(out)
+	flags.BoolVar(&o.dry, "n", false, "show what would be imported, and write nothing")
+	flags.StringVar(&o.stores, "stores", filepath.Join(data, "stores"), "nsc's stores `directory`, which has one per operator")
+	flags.StringVar(&o.keystore, "keystore", keys, "nsc's keystore `directory`, which has keys/ and creds/")
+	flags.StringVar(&o.operator, "operator", "", "`name` of the operator, if there are several")
+	flags.StringVar(&o.mount, "mount", "auth/nats", "`path` of the mount")
+	flags.Usage = func() {
+		_, _ = fmt.Fprint(out, usage)
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		_, _ = fmt.Fprintf(out, "unexpected argument: %s\n", flags.Arg(0))
+		flags.Usage()
+		return o, errors.New("unexpected argument")
+	}
+	o.mount = strings.Trim(o.mount, "/")
+	return o, nil
+}
+
+// dataHome is where nsc keeps its data.
+func dataHome() string {
+	home := os.Getenv("XDG_DATA_HOME")
+	if home == "" {
+		user, err := os.UserHomeDir()
+		if err != nil {
+			user = "."
+		}
+		home = filepath.Join(user, ".local", "share")
+	}
+	return filepath.Join(home, "nats", "nsc")
+}
+
+func run(ctx context.Context, o options, out io.Writer) error {
+	t, err := readTree(o.stores, o.operator)
+	if err != nil {
+		return err
+	}
+	steps, err := newPlan(t, keystore(o.keystore))
+	if err != nil {
+		return err
+	}
+	i := importer{mount: o.mount, out: out}
+	done := "would be imported"
+	if !o.dry {
+		done = "imported"
+		if i.vault, err = vault(); err != nil {
+			return err
+		}
+	}
+	count, err := i.run(ctx, steps)
+	_, _ = fmt.Fprintf(out, "%d %s, %d left out, %d failed\n", count.done, done, count.skipped, count.failed)
+	if err == nil && count.failed > 0 {
+		err = fmt.Errorf("%d could not be imported; run it again when the cause is gone", count.failed)
+	}
+	return err
+}
+
+func vault() (*api.Logical, error) {
+	client, err := api.NewClient(api.DefaultConfig())
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if client.Token() == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return nil, errors.New("VAULT_TOKEN is not set")
+		}
+		token, err := os.ReadFile(filepath.Join(home, ".vault-token"))
+		if err != nil {
+			return nil, errors.New("VAULT_TOKEN is not set, and there is no ~/.vault-token: log in to Vault first")
+		}
+		client.SetToken(strings.TrimSpace(string(token)))
+	}
+	return client.Logical(), nil
+}
