@@ -87,7 +87,7 @@ func (p *planner) operator() (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	signing, _, err := p.seeds(claims.SigningKeys)
+	signing, err := p.seeds(claims.SigningKeys)
 	if err != nil {
 		return step{}, err
 	}
@@ -105,19 +105,18 @@ func (p *planner) operator() (step, error) {
 	return s, nil
 }
 
-// seeds are those of the keys that the keystore has, in the order of the keys,
-// and the keys they are of.
-func (p *planner) seeds(publicKeys []string) (seeds, found []string, err error) {
+// seeds are those of the keys that the keystore has, in the order of the keys.
+func (p *planner) seeds(publicKeys []string) (seeds []string, err error) {
 	for _, key := range publicKeys {
 		seed, err := p.keys.seed(key)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if seed != "" {
-			seeds, found = append(seeds, seed), append(found, key)
+			seeds = append(seeds, seed)
 		}
 	}
-	return seeds, found, nil
+	return seeds, nil
 }
 
 func (p *planner) account(a *nscAccount) (step, error) {
@@ -139,7 +138,7 @@ func (p *planner) account(a *nscAccount) (step, error) {
 		return s, err
 	}
 	listed := slices.Sorted(maps.Keys(a.claims.SigningKeys))
-	signing, _, err := p.seeds(listed)
+	signing, err := p.seeds(listed)
 	if err != nil {
 		return s, err
 	}

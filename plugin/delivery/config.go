@@ -14,8 +14,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Config says where the servers are and how to speak to them. It is not changed
-// after New; a mount whose configuration changes makes a new Reconciler.
+// Config says where the servers are and how to speak to them. Its functions are
+// all needed, and may be called concurrently. It is not changed after New; a
+// mount whose configuration changes makes a new Reconciler.
 type Config struct {
 	// ServerURLs is where account JWTs are taken: nats and tls URLs of one
 	// cluster, or http and https URLs of account servers, but not both.

@@ -218,6 +218,37 @@ func TestAnAccountServerThatFailsIsTriedAgain(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
+func TestAnAccountThatIsTooLargeDoesNotHoldUpTheOthers(t *testing.T) {
+	w := newWorld(t)
+	o := w.full(w.serverOptions("n1"), t.TempDir(), true)
+	o.MaxPayload = 8192
+	s := w.start(o)
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	a := w.addAccount("small")
+	b := w.addAccount("large")
+	w.set(b.id, w.accountJWT(b.id, strings.Repeat("large", 2000), nil))
+	require.NoError(t, r.Deliver(testContext(t), a.id))
+	require.ErrorContains(t, r.Deliver(testContext(t), b.id), "max_payload is 8192")
+	report, err := r.Sync(testContext(t), Options{})
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Delivered)
+	require.Equal(t, 1, report.Failed)
+	require.Equal(t, b.id, report.Failures[0].Account)
+}
+
+func TestAnAccountServerIsGivenAccountsWhileNATSIsDown(t *testing.T) {
+	w := newWorld(t)
+	var posts atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { posts.Add(1) }))
+	defer server.Close()
+	cfg := w.config(server.URL)
+	cfg.ServiceURLs = []string{"nats://127.0.0.1:1"}
+	r := w.reconcilerThatWaits(cfg, time.Hour)
+	require.ErrorIs(t, r.Deliver(testContext(t), w.systemID), errNotConnected)
+	require.Positive(t, posts.Load())
+	require.Equal(t, 1, r.Pending("", 1)[0].Servers)
+}
+
 func TestCloseEndsEverythingThatNewStarted(t *testing.T) {
 	w := newWorld(t)
 	s, _ := w.fullServer()

@@ -317,12 +317,13 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 	}()
 
 	if err := conn.PublishRequest(r.subject, l.inbox+token, r.data); err != nil {
-		return fmt.Errorf("%w: %w", errNotConnected, err)
+		return sendError(err, conn, len(r.data))
 	}
 	var still <-chan time.Time
 	var left <-chan struct{}
 	if r.left != nil {
 		left = r.left()
+		take(nil) // for one that was lost before
 	}
 	for {
 		select {
@@ -349,6 +350,15 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 			return ctx.Err()
 		}
 	}
+}
+
+// sendError tells a message that is too large, which would be so again, from
+// everything that a connection can fail of.
+func sendError(err error, conn *nats.Conn, size int) error {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("the account JWT has %d bytes, and the server's max_payload is %d", size, conn.MaxPayload())
+	}
+	return fmt.Errorf("%w: %w", errNotConnected, err)
 }
 
 // close ends the connection and waits for what the link started.

@@ -26,7 +26,7 @@ func TestAServerThatHangsUpIsToldAndNotWaitedFor(t *testing.T) {
 		}
 	}()
 	w := newWorld(t)
-	r := w.reconciler(w.config("nats://" + listener.Addr().String()))
+	r := w.reconcilerThatWaits(w.config("nats://"+listener.Addr().String()), time.Hour)
 	a := w.addAccount("a")
 	for range 5 {
 		before, begun := taken.Load(), time.Now()

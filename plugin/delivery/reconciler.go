@@ -12,6 +12,11 @@
 // one does not answer. When a server is new or was away, everything is compared
 // again, and so it is from time to time.
 //
+// A server with a cache, memory or URL resolver takes only the accounts that it
+// has loaded, and answers that it skipped any other. A cache's file and a memory
+// resolver's preload can be older than what was skipped; if such an account is
+// loaded later, it is brought up to date by the next comparison.
+//
 // Only what is not delivered is kept in memory.
 package delivery
 

@@ -19,8 +19,9 @@ type ServerState struct {
 // AccountState is the delivery of one account.
 type AccountState struct {
 	Account string `json:"account"`
-	// Wanted and Delivered are versions of the account JWT: its jti. They are
-	// empty for an account that is to be, or is, on no server.
+	// Wanted and Delivered are versions of the account JWT: its jti. Wanted is
+	// empty for an account that is to be on no server; Delivered is empty while
+	// that is not known, which is as long as the account is pending.
 	Wanted    string `json:"wanted"`
 	Delivered string `json:"delivered"`
 	Pending   bool   `json:"pending"`
