@@ -2,11 +2,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,36 +16,28 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
-
-	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
 // agentGuide is docs/vault-agent.md with its placeholders replaced by a test's own.
 type agentGuide struct {
+	guide
 	env   *env
-	text  string
 	token string // the file with the workload's token
 	creds string // the file that Agent writes
 }
 
 func (e *env) agentGuide() *agentGuide {
 	e.t.Helper()
-	raw, err := os.ReadFile("../../docs/vault-agent.md")
-	require.NoError(e.t, err)
 	dir := e.t.TempDir()
-	g := &agentGuide{env: e, text: string(raw), token: filepath.Join(dir, "token"), creds: filepath.Join(dir, "dev.creds")}
-	for placeholder, value := range map[string]string{
+	g := &agentGuide{env: e, token: filepath.Join(dir, "token"), creds: filepath.Join(dir, "dev.creds")}
+	g.guide = e.guide("vault-agent.md", map[string]string{
 		"https://vault.example.com:8200": e.vault.Addr,
-		"auth/nats":                      "auth/" + e.mount,
 		"policy write nats-dev":          "policy write " + e.mount,
 		"token_policies=nats-dev":        "token_policies=" + e.mount,
 		"/var/run/secrets/tokens/vault":  g.token,
 		"/run/nats/dev.creds":            g.creds,
 		"user_ttl=1h":                    "user_ttl=6s",
-	} {
-		require.Contains(e.t, g.text, placeholder)
-		g.text = strings.ReplaceAll(g.text, placeholder, value)
-	}
+	})
 	g.writeToken()
 	return g
 }
@@ -57,29 +48,6 @@ func (g *agentGuide) writeToken() {
 	next := g.token + ".new"
 	require.NoError(g.env.t, os.WriteFile(next, []byte(g.env.token(nil)+"\n"), 0o600))
 	require.NoError(g.env.t, os.Rename(next, g.token))
-}
-
-// blocks returns the guide's blocks of code in a language.
-func (g *agentGuide) blocks(language string) []string {
-	var blocks []string
-	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(g.text, -1) {
-		blocks = append(blocks, match[1])
-	}
-	return blocks
-}
-
-// shell runs commands as a person does who has vault on PATH, in a folder.
-func (g *agentGuide) shell(dir, commands string, without ...string) {
-	g.env.t.Helper()
-	vault, err := stack.VaultTool.Path(g.env.ctx())
-	require.NoError(g.env.t, err)
-	bin := g.env.t.TempDir()
-	require.NoError(g.env.t, os.Symlink(vault, filepath.Join(bin, "vault")))
-	cmd := exec.CommandContext(g.env.ctx(), "sh", "-e", "-c", commands)
-	cmd.Dir = dir
-	cmd.Env = append(g.env.environment(without...), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
-	require.NoError(g.env.t, err, "%s", out)
 }
 
 // environment is that of Vault's CLI, without some variables.
@@ -131,7 +99,7 @@ func TestVaultAgentKeepsACredsFileFresh(t *testing.T) {
 	guide := e.agentGuide()
 	commands := guide.blocks("sh")
 	require.Len(t, commands, 2)
-	guide.shell(t.TempDir(), commands[0])
+	e.shell(t.TempDir(), commands[0])
 	output := guide.startAgent()
 	e.waitFor("the creds file", func() error {
 		_, err := os.Stat(guide.creds)
@@ -141,11 +109,16 @@ func TestVaultAgentKeepsACredsFileFresh(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 
-	var reconnects atomic.Int64
+	var reconnects, revocations atomic.Int64
 	service, err := e.dial(nats.UserCredentials(guide.creds), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		func(o *nats.Options) error { o.AllowReconnect = true; return nil }, // what dial switches off
 		nats.ReconnectWait(100*time.Millisecond),
-		nats.ReconnectHandler(func(*nats.Conn) { reconnects.Add(1) }))
+		nats.ReconnectHandler(func(*nats.Conn) { reconnects.Add(1) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrAuthRevoked) {
+				revocations.Add(1)
+			}
+		}))
 	require.NoError(t, err)
 	reconnected := func(n int64) {
 		t.Helper()
@@ -171,6 +144,7 @@ func TestVaultAgentKeepsACredsFileFresh(t *testing.T) {
 	token, err := os.ReadFile(guide.token)
 	require.NoError(t, err)
 	require.NotEqual(t, before, after)
+	require.Zero(t, revocations.Load(), "a lease that ends with its JWT has its user revoked")
 	require.NotContains(t, output(), strings.TrimSpace(string(token)), "the workload's token in the agent's log")
 	require.NotRegexp(t, `SU[A-Z0-9]{56}`, output(), "a seed in the agent's log")
 }
@@ -240,9 +214,9 @@ func TestTheCLIWritesACredsFileThatEndsWithItsVaultToken(t *testing.T) {
 	commands := guide.blocks("sh")
 	require.Len(t, commands, 2)
 	dir := t.TempDir()
-	guide.shell(dir, commands[0])
+	e.shell(dir, commands[0])
 	e.write("role/dev", fields{"user_ttl": "10m"})
-	guide.shell(dir, commands[1]+"\nprintf %s \"$VAULT_TOKEN\" > vault-token", "VAULT_TOKEN")
+	e.shell(dir, commands[1]+"\nprintf %s \"$VAULT_TOKEN\" > vault-token", "VAULT_TOKEN")
 	creds, err := os.ReadFile(filepath.Join(dir, "dev.creds"))
 	require.NoError(t, err)
 	workload := e.connect(string(creds))
