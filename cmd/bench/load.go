@@ -153,3 +153,13 @@ func repeat(ctx context.Context, addr string, task task, begin, end time.Time) (
 		}
 	}
 }
+
+// once does a task on a connection of its own.
+func once(addr string, task task) (err error) {
+	c, err := dial(addr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	return task(c)
+}

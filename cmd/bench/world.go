@@ -119,7 +119,8 @@ func (w *world) configure(ctx context.Context, mount string) error {
 	)
 }
 
-// startNATS starts nats-server with the configuration that a mount gives out.
+// startNATS starts nats-server with the configuration that a mount gives out, and waits
+// until it has the mount's accounts.
 func (w *world) startNATS(ctx context.Context, mount string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -131,7 +132,19 @@ func (w *world) startNATS(ctx context.Context, mount string) error {
 	if !ok {
 		return fmt.Errorf("%s/config/server has no config", mount)
 	}
-	return w.nats.Start(ctx, text)
+	if err := w.nats.Start(ctx, text); err != nil {
+		return err
+	}
+	return stack.WaitFor(ctx, "delivery of "+mount, func() error {
+		state, err := w.client.Logical().ReadWithContext(ctx, mount+"/sync")
+		if err != nil {
+			return err
+		}
+		if pending := fmt.Sprint(state.Data["pending"]); pending != "0" {
+			return errors.New(pending + " accounts are pending")
+		}
+		return nil
+	})
 }
 
 // natsRole is a role of the plugin's as a CI system's workloads have it.
@@ -148,9 +161,10 @@ const userTemplate = `{"pub":{"allow":["orders.{{claim(namespace_path)}}.>"]},"s
 // workloadClaims are those of the nth GitLab job's ID token.
 func workloadClaims(n int) map[string]any {
 	project := fmt.Sprintf("shop/orders-%d", n)
+	now := time.Now()
 	return map[string]any{
 		"aud": "vault", "sub": "project_path:" + project + ":ref_type:branch:ref:main",
-		"jti": "6a2f0a1e-6a0c-4c1e-9c5a-4a1d8f6f7c11", "exp": time.Now().Add(4 * time.Hour).Unix(),
+		"jti": "6a2f0a1e-6a0c-4c1e-9c5a-4a1d8f6f7c11", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(4 * time.Hour).Unix(),
 		"namespace_id": "72", "namespace_path": "shop", "project_id": "20", "project_path": project,
 		"user_id": "1", "user_login": "sample-user", "user_email": "sample-user@example.com", "user_access_level": "developer",
 		"pipeline_id": "574", "pipeline_source": "push", "job_id": "302", "ref": "main", "ref_type": "branch",

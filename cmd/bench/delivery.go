@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/nats-io/nats.go"
+)
+
+// benchDelivery measures how fast account JWTs reach a real nats-server, and how fast a
+// revocation ends a connection.
+func benchDelivery(ctx context.Context, b *bench) error {
+	if err := reconcileRate(ctx, b); err != nil {
+		return err
+	}
+	return revokeToDisconnect(ctx, b)
+}
+
+// reconcileRate has a mount bring all its accounts to an empty nats-server, in turn with
+// a bare client that pushes the same JWTs.
+func reconcileRate(ctx context.Context, b *bench) (err error) {
+	size := scale(b, 10_000, 500)
+	key, token, err := newWorkload()
+	if err != nil {
+		return err
+	}
+	p, err := populate(ctx, size, key, token)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := deliverAll(ctx, b, p); err != nil {
+		return err
+	}
+	pusher, err := newPusher(ctx, p)
+	if err != nil {
+		return err
+	}
+	var mount, bare []float64
+	for range scale(b, 5, 1) {
+		if err := p.emptyNATS(ctx); err != nil {
+			return err
+		}
+		took, err := pusher.pushAll(ctx)
+		if err != nil {
+			return err
+		}
+		bare = append(bare, float64(size)/took.Seconds())
+		if err := p.emptyNATS(ctx); err != nil {
+			return err
+		}
+		if took, err = p.timeSync(ctx); err != nil {
+			return err
+		}
+		mount = append(mount, float64(size)/took.Seconds())
+	}
+	ratio := median(ratios(mount, bare))
+	b.show(table{
+		Title:   fmt.Sprintf("Delivery of %d accounts to an empty nats-server, accounts a second", size),
+		Columns: []string{"sync of the mount", "bare nats.go client", "ratio"},
+		Rows: [][]string{{
+			number(b.report.measured("delivery", "sync of the mount", "accounts/s", mount)),
+			number(b.report.measured("delivery", "bare nats.go client", "accounts/s", bare)), number(ratio),
+		}},
+		Notes: []string{"The client pushes the same JWTs with the same parallelism and waits for each answer. The mount makes the JWTs, compares and keeps account as well."},
+	})
+	b.report.Goals = append(b.report.Goals, goal{
+		What: "full reconcile to a bare client that pushes the same", Want: 0.9, Got: ratio, Where: fmt.Sprintf("%d accounts, one process", size),
+	})
+	return nil
+}
+
+// emptyNATS has nats-server forget everything, while the mount is closed.
+func (p *populated) emptyNATS(ctx context.Context) error {
+	p.mount.close()
+	p.nats.Stop()
+	if err := p.nats.Wipe(); err != nil {
+		return err
+	}
+	return p.nats.Restart(ctx)
+}
+
+// timeSync opens the mount and measures how long it takes to fill nats-server.
+func (p *populated) timeSync(ctx context.Context) (time.Duration, error) {
+	if err := p.reopen(ctx, false); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err := p.sync(ctx)
+	return time.Since(began), err
+}
+
+// A pusher does with nats.go alone what delivery comes down to.
+type pusher struct {
+	url  string
+	user nats.Option
+	jwts map[string]string // by the account's public key
+	ids  []string
+}
+
+// newPusher makes a user of the system account, and asks the mount for all JWTs.
+func newPusher(ctx context.Context, p *populated) (*pusher, error) {
+	role := natsRole()
+	role["account"], role["allow_system_account"] = "SYS", true
+	role["user_template"] = `{"pub":{"allow":[">"]},"sub":{"allow":[">"]}}`
+	if _, err := p.write(ctx, "role/system", role); err != nil {
+		return nil, err
+	}
+	answer, err := p.write(ctx, "login", map[string]any{"role": "system", "jwt": p.token})
+	if err != nil {
+		return nil, err
+	}
+	all := &pusher{url: p.nats.URL, user: nats.UserCredentialBytes([]byte(answer["creds"].(string))), jwts: map[string]string{}, ids: p.ids}
+	for i, id := range p.ids {
+		account, err := p.read(ctx, fmt.Sprintf("jwt/account-%d", i))
+		if err != nil {
+			return nil, err
+		}
+		all.jwts[id] = account["jwt"].(string)
+	}
+	return all, nil
+}
+
+// pushAll pushes all JWTs, as many at a time as the mount does.
+func (p *pusher) pushAll(ctx context.Context) (time.Duration, error) {
+	conn, err := nats.Connect(p.url, p.user)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	began := time.Now()
+	err = inParallel(ctx, len(p.ids), func(ctx context.Context, i int) error {
+		_, err := conn.RequestWithContext(ctx, "$SYS.REQ.CLAIMS.UPDATE", []byte(p.jwts[p.ids[i]]))
+		return err
+	})
+	return time.Since(began), err
+}
+
+// revokeToDisconnect measures, on a real Vault, from the call that revokes a Vault
+// token to the end of the NATS connection that has its credentials.
+func revokeToDisconnect(ctx context.Context, b *bench) (err error) {
+	w, err := filledWorld(ctx, b.program, "service", 1)
+	if w != nil {
+		defer func() { err = errors.Join(err, w.close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.client.Sys().PutPolicyWithContext(ctx, "bench", `path "auth/nats/creds/*" { capabilities = ["update"] }`); err != nil {
+		return err
+	}
+	var times []time.Duration
+	for range scale(b, 200, 5) {
+		took, err := w.revokeOne(ctx)
+		if err != nil {
+			return err
+		}
+		times = append(times, took)
+	}
+	all := seconds(times)
+	b.report.measured("delivery", "token revocation to disconnect", "s", all)
+	b.show(table{
+		Title:   "From the revocation of a Vault token to the end of its NATS connection",
+		Columns: []string{"revocations", "median", "99th percentile", "longest"},
+		Rows:    [][]string{{fmt.Sprint(len(all)), milliseconds(median(all)), milliseconds(percentile(all, 99)), milliseconds(percentile(all, 100))}},
+	})
+	return nil
+}
+
+// revokeOne logs a workload in, gets it credentials with a lease, connects it, revokes
+// its token and waits for the connection to end.
+func (w *world) revokeOne(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	tokens, err := w.tokens(jose.EdDSA, 1)
+	if err != nil {
+		return 0, err
+	}
+	workload := map[string]any{"role": "role-0", "jwt": tokens[0]}
+	login, err := w.client.Logical().WriteWithContext(ctx, "auth/nats/login", workload)
+	if err != nil {
+		return 0, err
+	}
+	client, err := w.vault.Client()
+	if err != nil {
+		return 0, err
+	}
+	client.SetToken(login.Auth.ClientToken)
+	creds, err := client.Logical().WriteWithContext(ctx, "auth/nats/creds/role-0", workload)
+	if err != nil {
+		return 0, err
+	}
+	ended := make(chan time.Time, 1)
+	text, _ := creds.Data["creds"].(string)
+	conn, err := nats.Connect(w.nats.URL, nats.UserCredentialBytes([]byte(text)), nats.NoReconnect(),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+		nats.ClosedHandler(func(*nats.Conn) { ended <- time.Now() }))
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	began := time.Now()
+	if err := w.client.Auth().Token().RevokeTreeWithContext(ctx, login.Auth.ClientToken); err != nil {
+		return 0, err
+	}
+	select {
+	case at := <-ended:
+		return at.Sub(began), nil
+	case <-ctx.Done():
+		return 0, errors.New("the connection did not end")
+	}
+}
