@@ -94,7 +94,7 @@ func readAccount(dir, name string) (*nscAccount, error) {
 
 // readJWT reads and checks a file with a JWT, which nsc may have decorated.
 func readJWT[T any](file string, decode func(string) (T, error)) (token string, claims T, err error) {
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) //nolint:gosec // reading the files of a directory that the caller names is the purpose
 	if err != nil {
 		return "", claims, err
 	}
@@ -160,7 +160,7 @@ func (k keystore) userSeed(operator, account, user, publicKey string) (string, e
 // read makes sure that a file's seed is that of the key. Its errors do not quote
 // the file.
 func (k keystore) read(file, publicKey string, parse func([]byte) (string, error)) (string, error) {
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) //nolint:gosec // reading the files of a directory that the caller names is the purpose
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -84,7 +84,8 @@ func (w *world) pushBare(client *nats.Conn) {
 			}
 		})
 	}
-	for id := range w.All(context.Background()) {
+	for id, err := range w.All(context.Background()) {
+		require.NoError(w.t, err)
 		ids <- id
 	}
 	close(ids)
