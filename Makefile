@@ -27,10 +27,10 @@ help: ## show this text
 	@echo 'The servers come from PATH, from VAULT_BIN, NATS_SERVER_BIN, KUBE_APISERVER_BIN and'
 	@echo 'ETCD_BIN, or are built once into your cache folder, which takes minutes.'
 
-build: ## build the plugin into bin/: static, with version and commit stamped in
+build: ## build the plugin and nsc-import into bin/: static, with version and commit stamped in
 	CGO_ENABLED=0 $(GO) build -trimpath \
 		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT)' \
-		-o bin/vault-plugin-auth-nats ./cmd/vault-plugin-auth-nats
+		-o bin/ ./cmd/vault-plugin-auth-nats ./cmd/nsc-import
 
 demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
 	bin/devstack demo
