@@ -138,7 +138,8 @@ type account struct {
 	tags      []string
 	system    bool
 	external  bool                                  // someone else operates its NATS
-	signers   map[string]func() (*trust.Key, error) // by role for scoped keys, "" for the plain one
+	former    func() (*trust.Key, error)            // the system account's plain signing key before the present one; nil if there is none
+	signers   map[string]func() (*trust.Key, error) // by role for its own keys, "" for the plain one; of someone else's account, scoped keys by name
 }
 
 func (a *account) isSystem() bool { return a.system }
@@ -148,12 +149,20 @@ func (a *account) isSystem() bool { return a.system }
 func (a *account) issuerAccount() string { return a.publicKey }
 
 // signer returns the key of a role that has one of its own, or with an
-// empty scope the account's plain signing key.
+// empty scope the account's plain signing key. A scoped role of someone else's
+// account has the account's scoped key of its name, or else the default one.
 func (a *account) signer(scope string) (*trust.Key, error) {
 	open, ok := a.signers[scope]
+	if !ok && a.external && scope != "" {
+		open, ok = a.signers[defaultKey]
+	}
 	switch {
 	case ok:
 		return open()
+	case scope == "" && a.external && len(a.signers) > 0:
+		return nil, badField("account", "%q has only scoped signing keys, which sign for roles with scoped=true", a.name)
+	case a.external && scope != "":
+		return nil, noForeignScope(a.name, scope)
 	case scope == "":
 		return nil, badField("account", "%q has no signing key in the mount: add one at jwt/%s/keys/default", a.name, a.name)
 	default:

@@ -33,6 +33,7 @@ type namedEntry struct {
 	Claims   *jwt.Account `json:"claims,omitempty"`    // without the signing keys below
 	Keys     []signingKey `json:"keys,omitempty"`
 	External bool         `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
+	Former   string       `json:"former,omitempty"`   // of the system account: seed of its plain signing key before the present one
 
 	// Of a user.
 	Account    string    `json:"account,omitempty"`
@@ -144,16 +145,17 @@ func (e *namedEntry) open(name string, o *operator) *account {
 	for _, key := range e.Keys {
 		switch {
 		case !key.signs() || key.Seed == "":
+		case e.External && key.Scope != nil:
+			opened.signers[key.Name] = lazyKey(key.Seed)
 		case key.Role != "":
 			opened.signers[key.Role] = lazyKey(key.Seed)
-		case key.Name == defaultKey:
-			opened.signers[""] = lazyKey(key.Seed)
 		}
 	}
-	// nats-server lets in users signed by the identity key only without
-	// strict_signing_key_usage.
-	if opened.signers[""] == nil && e.Seed != "" && !o.strict() {
-		opened.signers[""] = lazyKey(e.Seed)
+	if seed := e.plainSeed(o); seed != "" {
+		opened.signers[""] = lazyKey(seed)
+	}
+	if e.Former != "" {
+		opened.former = lazyKey(e.Former)
 	}
 	return opened
 }

@@ -137,7 +137,7 @@ func (e *namedEntry) dropRetired(now time.Time) {
 func (c *chain) setScope(ctx context.Context, s logical.Storage, accountName, role string, scope *jwt.UserPermissionLimits) error {
 	return c.changeAccount(ctx, s, accountName, func(entry *namedEntry) error {
 		if entry.External {
-			return badField("account", "%q is an account of someone else's NATS, so the mount cannot give it a signing key of a role", accountName)
+			return entry.checkForeignScope(accountName, role, scope)
 		}
 		var template *jwt.UserScope
 		if scope != nil {
@@ -156,6 +156,29 @@ func (c *chain) setScope(ctx context.Context, s logical.Storage, accountName, ro
 		}
 		return entry.addRoleKey(role, template)
 	})
+}
+
+// checkForeignScope checks a role that is to have a signing key of its own in
+// someone else's account. The scopes of the account's keys stand in its JWT,
+// which the mount does not make.
+func (e *namedEntry) checkForeignScope(account, role string, scope *jwt.UserPermissionLimits) error {
+	key := e.key(role)
+	if key == nil {
+		key = e.key(defaultKey)
+	}
+	switch {
+	case scope == nil:
+		return badField("signing_key", "cannot be role: %q is an account of someone else's NATS, so the mount cannot give it a key", account)
+	case !same(scope, &jwt.NewUserScope().Template):
+		return badField("user_template", "of a scoped role has no permissions or limits where the account, %q, is of someone else's NATS: they set the scope of its signing key", account)
+	case key == nil || key.Scope == nil:
+		return noForeignScope(account, role)
+	}
+	return nil
+}
+
+func noForeignScope(account, role string) error {
+	return badField("account", "%q has no scoped signing key for role %q: give its seed at jwt/%s/keys/%s, with config={} for a scope that others set", account, role, account, role)
 }
 
 // replaceRoleKey gives a role another signing key, and takes all former ones
@@ -218,18 +241,29 @@ func (c *chain) changeAccount(ctx context.Context, s logical.Storage, name strin
 	if same(stored, entry) {
 		return nil
 	}
+	if err := c.checkWayIn(ctx, s, stored, entry); err != nil {
+		return err
+	}
 	if err := c.checkAccount(ctx, s, name, entry); err != nil {
+		return err
+	}
+	if err := noteRetiring(ctx, s, name, entry); err != nil {
 		return err
 	}
 	return c.storeAccount(ctx, s, name, entry)
 }
 
-// retireSoon notes that an account has a key whose overlap ends at a time, so
-// that finding it then does not take a look at every account.
-func (c *chain) retireSoon(ctx context.Context, s logical.Storage, name string, at int64) error {
-	key := retirePrefix + strconv.FormatInt(at, 10) + "/" + name
-	if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: []byte("{}")}); err != nil {
-		return fmt.Errorf("writing %s: %w", key, err)
+// noteRetiring notes when the overlaps of the account's former keys end, so that
+// finding them then does not take a look at every account.
+func noteRetiring(ctx context.Context, s logical.Storage, name string, entry *namedEntry) error {
+	for _, former := range entry.Keys {
+		if former.signs() {
+			continue
+		}
+		key := retirePrefix + strconv.FormatInt(former.RetireAt, 10) + "/" + name
+		if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: []byte("{}")}); err != nil {
+			return fmt.Errorf("writing %s: %w", key, err)
+		}
 	}
 	return nil
 }

@@ -2,8 +2,6 @@ package plugin
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -14,10 +12,6 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
-
-// systemUserTTL is how long a JWT of the user that delivers lives; a new one is
-// made at every connect.
-const systemUserTTL = time.Hour
 
 // deliverySettings are what the way to the servers depends on.
 type deliverySettings struct {
@@ -68,41 +62,6 @@ func (c *chain) deliveryConfig(s logical.Storage, settings *deliverySettings) de
 			return c.farewell(context.Background(), s, id, expires)
 		},
 	}
-}
-
-// systemUser makes a JWT of the user that delivers, and signs with its key.
-func (c *chain) systemUser(ctx context.Context, s logical.Storage) (string, func([]byte) ([]byte, error), error) {
-	operator, err := c.operator(ctx, s)
-	if err != nil {
-		return "", nil, err
-	}
-	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+operator.entry.SystemAccount)
-	if err != nil {
-		return "", nil, err
-	}
-	if index == nil {
-		return "", nil, errors.New("the system account is not in the mount")
-	}
-	system, err := c.account(ctx, s, index.Name)
-	if err != nil {
-		return "", nil, err
-	}
-	if system == nil {
-		return "", nil, errors.New("the system account is not in the mount")
-	}
-	signer, err := system.signer("")
-	if err != nil {
-		return "", nil, err
-	}
-	claims, err := json.Marshal(trust.DeliveryUser(system.publicKey))
-	if err != nil {
-		return "", nil, err
-	}
-	now := time.Now()
-	token, err := trust.UserToken{Issuer: signer, Subject: operator.systemUser.Public(), Name: "vault",
-		IssuedAt: now, Expires: now.Add(systemUserTTL), NATS: claims}.Encode()
-	sign := func(nonce []byte) ([]byte, error) { return operator.systemUser.Sign(nonce), nil }
-	return token, sign, err
 }
 
 // farewell is the last JWT of an account that is removed: nobody may connect,

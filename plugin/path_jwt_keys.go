@@ -115,7 +115,7 @@ func (b *backend) writeKey(ctx context.Context, req *logical.Request, d *framewo
 // putKey adds the key, or changes the scope of the one of that name.
 func (e *namedEntry) putKey(name string, d *framework.FieldData, now time.Time) error {
 	seed := strings.TrimSpace(d.Get("seed").(string))
-	scope, err := scopeOf(d, name)
+	scope, err := e.scopeOf(d, name)
 	if err != nil {
 		return err
 	}
@@ -169,12 +169,12 @@ func (e *namedEntry) forgetListed(public string) {
 }
 
 // scopeOf reads the scope that was given, nil if there is none.
-func scopeOf(d *framework.FieldData, name string) (*jwt.UserScope, error) {
+func (e *namedEntry) scopeOf(d *framework.FieldData, name string) (*jwt.UserScope, error) {
 	config, ok := d.GetOk("config")
 	if !ok || config == "" {
 		return nil, nil
 	}
-	if name == defaultKey {
+	if name == defaultKey && !e.External {
 		return nil, badField("config", "cannot be given for %q, which signs logins with the permissions of their roles", name)
 	}
 	scope, err := trust.ParseScope([]byte(config.(string)))
@@ -267,10 +267,7 @@ func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framew
 			return err
 		}
 		entry.forgetListed(entry.key(keyName).PublicKey)
-		if overlap == 0 {
-			return nil
-		}
-		return b.chain.retireSoon(ctx, req.Storage, name, now.Add(overlap).Unix())
+		return nil
 	})
 }
 
@@ -282,6 +279,11 @@ the scope changes what they may do, at once.
 
 Roles with scoped=true or signing_key=role have keys of their own, called
 role/<role>, which are managed through the role.
+
+The scopes of an account at someone else's NATS stand in its JWT, which they make.
+For a key that is scoped there, write config={}. A scoped role of such an account
+signs with the scoped key of the role's name, or else with the one called
+"default", and has no permissions or limits in its user_template.
 `
 
 const rotateHelp = `

@@ -306,3 +306,44 @@ func TestAnAccountThatRolesDependOnIsDeletedOnlyByForce(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, opened)
 }
+
+// foreignAccountMount is a mount with the account "hosted" of someone else's NATS.
+func foreignAccountMount(t *testing.T) *chainMount {
+	t.Helper()
+	m := newChainMount(t)
+	m.write("config", map[string]any{"no_operator": true})
+	m.write("jwt/hosted", map[string]any{"type": "account", "public_key": newKey(t, trust.Account).Public()})
+	return m
+}
+
+func TestAScopedRoleUsesAForeignAccountsScopedKey(t *testing.T) {
+	m := foreignAccountMount(t)
+	unlimited := jwt.NewUserScope().Template
+	require.ErrorContains(t, m.chain.setScope(t.Context(), m.storage, "hosted", "ci", &unlimited), `"hosted" has no scoped signing key for role "ci"`)
+	shared, own := newKey(t, trust.Account), newKey(t, trust.Account)
+	m.write("jwt/hosted/keys/default", map[string]any{"seed": shared.Seed(), "config": "{}"})
+	m.write("jwt/hosted/keys/reader", map[string]any{"seed": own.Seed(), "config": "{}"})
+	for role, key := range map[string]*trust.Key{"ci": shared, "reader": own} {
+		require.NoError(t, m.chain.setScope(t.Context(), m.storage, "hosted", role, &unlimited))
+		opened, err := m.chain.account(t.Context(), m.storage, "hosted")
+		require.NoError(t, err)
+		signer, err := opened.signer(role)
+		require.NoError(t, err)
+		require.Equal(t, key.Public(), signer.Public())
+		_, err = opened.signer("")
+		require.ErrorContains(t, err, `"hosted" has only scoped signing keys`)
+	}
+
+	limited := unlimited
+	limited.Pub.Allow = jwt.StringList{"a"}
+	for fault, scope := range map[string]*jwt.UserPermissionLimits{"user_template": &limited, "signing_key": nil} {
+		require.ErrorContains(t, m.chain.setScope(t.Context(), m.storage, "hosted", "ci", scope), fault)
+	}
+	require.NoError(t, m.chain.removeScope(t.Context(), m.storage, "hosted", "reader"))
+	require.NotNil(t, m.read("jwt/hosted/keys/reader"), "the key is the account's, not the role's")
+
+	// A plain key is not taken for a scoped one, which nats-server tells apart.
+	plain := foreignAccountMount(t)
+	plain.write("jwt/hosted/keys/default", map[string]any{"seed": shared.Seed()})
+	require.ErrorContains(t, plain.chain.setScope(t.Context(), plain.storage, "hosted", "ci", &unlimited), "has no scoped signing key")
+}

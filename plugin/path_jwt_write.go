@@ -179,9 +179,12 @@ func (c *chain) planAccount(ctx context.Context, s logical.Storage, name string,
 		}
 	}
 	if stored == nil {
-		if err := c.checkNewIdentity(ctx, s, name, entry); err != nil {
-			return nil, err
-		}
+		err = c.checkNewIdentity(ctx, s, name, entry)
+	} else {
+		err = c.checkWayIn(ctx, s, stored, entry)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if entry.External {
 		return entry, nil
