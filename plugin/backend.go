@@ -46,6 +46,7 @@ type backend struct {
 	tasks      tasks
 
 	delivery deliverer
+	pacer    pacer // of revocations
 }
 
 // Factory makes the backend of one mount; Vault calls it when the mount is
@@ -153,6 +154,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean runs when the mount is disabled, reloaded or sealed.
 func (b *backend) clean(context.Context) {
+	b.deliverLast()
 	b.stop()
 	b.stopDelivery()
 	b.tasks.end()

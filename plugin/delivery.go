@@ -21,6 +21,7 @@ const deliveryWait = 5 * time.Second
 type deliverer struct {
 	mu         sync.Mutex
 	reconciler *delivery.Reconciler
+	source     delivery.Source
 	settings   *deliverySettings // that the reconciler was made with
 }
 
@@ -43,12 +44,36 @@ func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 		b.delivery.reconciler.Close()
 		b.delivery.reconciler = nil
 	}
-	reconciler, err := delivery.New(b.chain.deliveryConfig(s, settings), b.chain.source(s))
+	source := b.chain.source(s)
+	reconciler, err := delivery.New(b.chain.deliveryConfig(s, settings), source)
 	if err != nil {
 		return fmt.Errorf("starting the delivery of account JWTs: %w", err)
 	}
-	b.delivery.reconciler, b.delivery.settings = reconciler, settings
+	b.delivery.reconciler, b.delivery.source, b.delivery.settings = reconciler, source, settings
 	return nil
+}
+
+// farewellWait is how long a mount that is closed waits for what its servers do
+// not have yet. Once it is disabled nobody else can bring it to them.
+const farewellWait = 3 * time.Second
+
+// deliverLast brings what is pending to the servers before the mount is closed.
+func (b *backend) deliverLast() {
+	b.delivery.mu.Lock()
+	reconciler, source := b.delivery.reconciler, b.delivery.source
+	b.delivery.mu.Unlock()
+	if reconciler == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), farewellWait)
+	defer cancel()
+	pending, err := source.Pending(ctx)
+	if err == nil && len(pending) > 0 {
+		err = reconciler.Deliver(ctx, pending...)
+	}
+	if err != nil {
+		b.Logger().Warn("the mount is closed with accounts that are not delivered", "error", err)
+	}
 }
 
 func (b *backend) stopDelivery() {
@@ -94,15 +119,22 @@ func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
 	return b.deliver(ctx, s, pending...)
 }
 
-// revoke stores a revocation, which is durable when revoke returns, and brings
-// it to the servers, which is tried until it succeeds.
+// revoke stores a revocation, which is durable when revoke returns, and has it
+// brought to the servers, which is tried until it succeeds. It does not wait for
+// them: of many that come together, few are updates.
 func (b *backend) revoke(ctx context.Context, s logical.Storage, account string, wanted revocation) error {
 	if err := b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account)); err != nil {
 		return err
 	}
-	for _, warning := range b.deliver(ctx, s, account) {
-		b.Logger().Warn("revocation "+warning, "account", account)
+	if err := b.startDelivery(ctx, s); err != nil {
+		b.Logger().Warn("a revocation is stored, but not delivered yet", "account", account, "error", err)
+		return nil
 	}
+	b.pacer.update(account, func() {
+		if reconciler := b.delivery.running(); reconciler != nil {
+			reconciler.Changed(account)
+		}
+	})
 	return nil
 }
 
