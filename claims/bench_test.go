@@ -47,7 +47,7 @@ func BenchmarkSignature(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeObject(githubPayload); err != nil {
+		if _, err := DecodeObject(githubPayload); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -14,13 +14,13 @@ import (
 // deepest claim sets of known platforms need four.
 const maxDepth = 32
 
-// decodeObject decodes a JSON object as I-JSON (RFC 7493) has it, which is
+// DecodeObject decodes a JSON object as I-JSON (RFC 7493) has it, which is
 // stricter than encoding/json: no member name twice, no invalid UTF-8 and no
 // half of a surrogate pair, so that no two different texts give one value and
 // no other reader of the token can see another value. Numbers stay as written.
 //
 // Strings without escapes share the memory of s.
-func decodeObject(s string) (map[string]any, error) {
+func DecodeObject(s string) (map[string]any, error) {
 	if !utf8.ValidString(s) {
 		return nil, errors.New("is not valid UTF-8")
 	}

@@ -31,7 +31,7 @@ func TestDecodeObject(t *testing.T) {
 	}
 	for name, c := range accepted {
 		t.Run("accepts "+name, func(t *testing.T) {
-			got, err := decodeObject(c.text)
+			got, err := DecodeObject(c.text)
 			require.NoError(t, err)
 			if c.want != nil {
 				require.Equal(t, c.want, got)
@@ -77,7 +77,7 @@ func TestDecodeObject(t *testing.T) {
 	}
 	for name, c := range refused {
 		t.Run("refuses "+name, func(t *testing.T) {
-			_, err := decodeObject(c.text)
+			_, err := DecodeObject(c.text)
 			require.ErrorContains(t, err, c.fault)
 		})
 	}
@@ -98,7 +98,7 @@ func FuzzDecodeObject(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got, err := decodeObject(text)
+		got, err := DecodeObject(text)
 		decoder := json.NewDecoder(strings.NewReader(text))
 		decoder.UseNumber()
 		var want map[string]any

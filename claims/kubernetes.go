@@ -15,7 +15,8 @@ import (
 type KubernetesConfig struct {
 	// Name is the mount's name of the issuer.
 	Name string
-	// Host is the API server: a host, host:port, or URL.
+	// Host is the API server: a URL, or a host or host:port, which is asked over
+	// TLS.
 	Host string
 	// CACert holds the CA certificates, PEM-encoded, that the API server is
 	// verified with. Empty: those of the pod that Vault runs in, or, with

@@ -38,7 +38,7 @@ const (
 
 // kubernetesAPI is an API server, and how it is reached.
 type kubernetesAPI struct {
-	host       string
+	host       string // a URL
 	caCert     string
 	reviewer   string       // token_reviewer_jwt
 	localToken *rotatedFile // nil with disable_local_ca_jwt, as is localCA
@@ -60,13 +60,16 @@ func newKubernetesAPI(cfg *KubernetesConfig) (*kubernetesAPI, error) {
 	if cfg.Host == "" {
 		return nil, errors.New("kubernetes_host is missing")
 	}
-	if _, _, err := rest.DefaultServerURL(cfg.Host, "/apis", schema.GroupVersion{}, true); err != nil {
+	// A host without a scheme is asked over TLS, where rest itself would send
+	// tokens unencrypted unless there is a CA certificate.
+	server, _, err := rest.DefaultServerURL(cfg.Host, "/apis", schema.GroupVersion{}, true)
+	if err != nil {
 		return nil, errors.New("kubernetes_host is not a host, host:port or URL")
 	}
 	if err := parseCACert(cfg.CACert); err != nil {
 		return nil, err
 	}
-	api := &kubernetesAPI{host: cfg.Host, caCert: cfg.CACert, reviewer: strings.TrimSpace(cfg.TokenReviewerJWT)}
+	api := &kubernetesAPI{host: server.String(), caCert: cfg.CACert, reviewer: strings.TrimSpace(cfg.TokenReviewerJWT)}
 	if !cfg.DisableLocalCAJWT {
 		api.localToken = &rotatedFile{path: localTokenPath}
 		api.localCA = &rotatedFile{path: localCAPath}

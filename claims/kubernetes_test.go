@@ -3,7 +3,9 @@ package claims
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -360,6 +362,34 @@ func TestKubernetesReusesConnections(t *testing.T) {
 	}
 	require.Len(t, connections, 1)
 }
+
+func TestTokensLeaveUnencryptedOnlyForAnExplicitHTTPURL(t *testing.T) {
+	for host, scheme := range map[string]string{
+		"k8s.example.com":          "https",
+		"k8s.example.com:6443":     "https",
+		"localhost:6443":           "https",
+		"10.0.0.1:443":             "https",
+		"https://k8s.example.com":  "https",
+		"http://127.0.0.1:8001/k8": "http",
+	} {
+		t.Run(host, func(t *testing.T) {
+			k := newKubernetes(t, KubernetesConfig{Host: host, DisableLocalCAJWT: true})
+			var asked *url.URL
+			c, err := k.api.connect()
+			require.NoError(t, err)
+			c.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+				asked = r.URL
+				return nil, errors.New("connection refused")
+			})
+			require.Error(t, k.Check(context.Background()))
+			require.Equal(t, scheme, asked.Scheme)
+		})
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestKubernetesCheckTellsWhatIsWrong(t *testing.T) {
 	cases := map[string]struct {

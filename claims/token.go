@@ -123,7 +123,7 @@ func decodePart(encoded []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeObject(string(data))
+	return DecodeObject(string(data))
 }
 
 // base64URL is the encoding of RFC 7515 section 2; strict, so that a token has
