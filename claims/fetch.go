@@ -77,6 +77,10 @@ func checkDowngrade(from, to *url.URL) error {
 	return nil
 }
 
+// errCredentials refuses a URL with a user name or a password: what goes wrong
+// with a URL is reported together with it.
+var errCredentials = errors.New("is a URL with credentials in it, which errors and logs would show")
+
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -84,6 +88,9 @@ func parseURL(text string) (*url.URL, error) {
 	}
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, errors.New("is not an http or https URL")
+	}
+	if u.User != nil {
+		return nil, errCredentials
 	}
 	return u, nil
 }

@@ -66,6 +66,9 @@ func newKubernetesAPI(cfg *KubernetesConfig) (*kubernetesAPI, error) {
 	if err != nil {
 		return nil, errors.New("kubernetes_host is not a host, host:port or URL")
 	}
+	if server.User != nil {
+		return nil, fmt.Errorf("kubernetes_host %w", errCredentials)
+	}
 	if err := parseCACert(cfg.CACert); err != nil {
 		return nil, err
 	}

@@ -425,6 +425,7 @@ func TestNewKubernetesNamesTheFaultyField(t *testing.T) {
 	}{
 		"no host":           {KubernetesConfig{}, "kubernetes_host is missing"},
 		"no host in a URL":  {KubernetesConfig{Host: "https://"}, "kubernetes_host is not"},
+		"a password":        {KubernetesConfig{Host: "https://user:hunter2@k8s"}, "kubernetes_host is a URL with credentials in it"},
 		"a path for a host": {KubernetesConfig{Host: "https://a b"}, "kubernetes_host is not"},
 		"no certificate":    {KubernetesConfig{Host: "https://k8s", CACert: "x"}, "kubernetes_ca_cert has no PEM-encoded certificate"},
 		"no key":            {KubernetesConfig{Host: "https://k8s", PEMKeys: []string{rs256().pem(), "x"}}, "pem_keys: key 2 is not in PEM format"},
