@@ -17,7 +17,7 @@ SERVERS := vault nats-server kube-apiserver etcd
 MODULES := . plugin/client plugin/client/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test fuzz lint tools clean-tools devstack
+.PHONY: help build demo dev test bench fuzz lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -51,6 +51,9 @@ fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
 		done; \
 	done
+
+bench: ## measure the plugin side by side with its peers, in about 20 minutes, into bench-out/
+	$(GO) run ./cmd/bench
 
 lint: devstack ## check format, vet, go.mod and lint
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
