@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,8 +59,7 @@ func readStat(path string) (cpu, resident float64, err error) {
 		return 0, 0, err
 	}
 	// The name, in parentheses, may hold anything.
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	// As proc_pid_stat(5) numbers them: utime 14, stime 15, rss 24; the rest begins with 3.
 	values := map[int]float64{14: 0, 15: 0, 24: 0}
 	for n := range values {
