@@ -83,6 +83,10 @@ type Expected struct {
 	// MaxAge is how long ago the workload may have authenticated to its issuer:
 	// its auth_time claim, or iat where there is none. Zero stands for any age.
 	MaxAge time.Duration
+	// ServiceAccount, if set, says why the role takes no token of a service
+	// account. A Kubernetes issuer calls it with what a token claims, before it
+	// has the token reviewed: a forged one must not cost the API server anything.
+	ServiceAccount func(namespace, name string) error
 	// NamespaceLabels asks a Kubernetes issuer for the labels of the service
 	// account's namespace.
 	NamespaceLabels bool

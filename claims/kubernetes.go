@@ -97,7 +97,8 @@ func (k *Kubernetes) Check(ctx context.Context) error {
 func (k *Kubernetes) Close() { k.api.close() }
 
 // Verify has the API server review the token, after checking what can be seen
-// without it: the signature if there are pem_keys, and the claims.
+// without it: the signature if there are pem_keys, the claims, and whether the
+// role could take the service account that they name.
 //
 // Its errors can be shown to whoever presented the token; none holds the token.
 // They match ErrUnavailable if the API server did not answer, or not to us.
@@ -125,6 +126,11 @@ func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, wa
 	claimed, err := claimedAccount(claims)
 	if err != nil {
 		return nil, err
+	}
+	if want.ServiceAccount != nil {
+		if err := want.ServiceAccount(claimed.Namespace, claimed.Name); err != nil {
+			return nil, err
+		}
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)

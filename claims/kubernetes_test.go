@@ -170,6 +170,30 @@ func TestKubernetesRefuses(t *testing.T) {
 	}
 }
 
+// Anyone can make up such tokens, as many as they like.
+func TestTokensOfAnAccountThatTheRoleDoesNotTakeAreNotReviewed(t *testing.T) {
+	c := newCluster(t)
+	k := newKubernetes(t, c.config())
+	want := forVault
+	want.ServiceAccount = func(namespace, name string) error {
+		if namespace != "shop" || name != "api" {
+			return errors.New("the service account is none of the role's")
+		}
+		return nil
+	}
+	for _, account := range []string{"admin", "api2"} {
+		forged := newSigner("").token(map[string]any{"alg": "RS256"}, projected(map[string]any{
+			"kubernetes.io": map[string]any{"namespace": "shop", "serviceaccount": map[string]any{"name": account, "uid": "uid-1"}},
+		}))
+		_, err := k.Verify(context.Background(), forged, now, want)
+		require.EqualError(t, err, "the service account is none of the role's")
+	}
+	require.Empty(t, c.bearers, "nothing was asked")
+	_, err := k.Verify(context.Background(), rs256().mint(projected(nil)), now, want)
+	require.NoError(t, err)
+	require.Len(t, c.reviews, 1)
+}
+
 func TestKubernetesAcceptsTheConfiguredIssuerAndKeys(t *testing.T) {
 	c := newCluster(t)
 	cfg := c.config()

@@ -186,18 +186,37 @@ func (c *Compiled) bindGroups(b *binding, all map[string]any) error {
 	return nil
 }
 
+// couldTake says why the role takes no service account of these names, or
+// nothing if it takes them, perhaps only with certain labels of the namespace.
+func (c *Compiled) couldTake(namespace, name string) error {
+	if err := c.checkAccountName(name); err != nil {
+		return err
+	}
+	return c.checkNamespace(namespace, c.selector != nil)
+}
+
+func (c *Compiled) checkAccountName(name string) error {
+	if !matchesAny(c.role.BoundServiceAccountNames, name) {
+		return fmt.Errorf("the service account name %s is none of the role's bound_service_account_names", quote(name))
+	}
+	return nil
+}
+
+func (c *Compiled) checkNamespace(namespace string, selected bool) error {
+	if !selected && !matchesAny(c.role.BoundServiceAccountNamespaces, namespace) {
+		return fmt.Errorf("the namespace %s is not one that the role binds", quote(namespace))
+	}
+	return nil
+}
+
 // bindServiceAccount applies the Kubernetes method's bindings.
 func (c *Compiled) bindServiceAccount(b *binding, account *claims.ServiceAccount) {
 	if account == nil || account.Name == "" || account.Namespace == "" || account.UID == "" {
 		b.check(errors.New("the token is not of a service account with a name, a namespace and a UID"))
 		return
 	}
-	if !matchesAny(c.role.BoundServiceAccountNames, account.Name) {
-		b.check(fmt.Errorf("the service account name %q is none of the role's bound_service_account_names", account.Name))
-	}
-	if !matchesAny(c.role.BoundServiceAccountNamespaces, account.Namespace) && !c.selects(account.NamespaceLabels) {
-		b.check(fmt.Errorf("the namespace %q is not one that the role binds", account.Namespace))
-	}
+	b.check(c.checkAccountName(account.Name))
+	b.check(c.checkNamespace(account.Namespace, c.selects(account.NamespaceLabels)))
 	alias := account.UID
 	if c.role.AliasNameSource == AliasServiceAccountName {
 		alias = account.Namespace + "/" + account.Name

@@ -36,7 +36,8 @@ type Compiled struct {
 	selector   labels.Selector
 	expression *expression
 
-	user *userPlan
+	user     *userPlan
+	expected claims.Expected
 }
 
 // A mapping copies a claim to a metadata key.
@@ -63,6 +64,7 @@ func (r *Role) Compile() (*Compiled, error) {
 			return nil, err
 		}
 	}
+	c.expected = c.expect()
 	return c, nil
 }
 
@@ -221,8 +223,11 @@ func compileMappings(claimMappings map[string]string) ([]mapping, error) {
 	return mappings, nil
 }
 
-// Expected returns what the role demands of a token beyond its signature.
-func (c *Compiled) Expected() claims.Expected {
+// Expected returns what the role demands of a token beyond its signature. It is
+// the caller's to read, not to change.
+func (c *Compiled) Expected() claims.Expected { return c.expected }
+
+func (c *Compiled) expect() claims.Expected {
 	r := &c.role
 	want := claims.Expected{
 		Audiences:        slices.Clone(r.BoundAudiences),
@@ -234,6 +239,9 @@ func (c *Compiled) Expected() claims.Expected {
 	}
 	if r.Audience != "" {
 		want.Audiences = []string{r.Audience}
+	}
+	if r.RoleType == TypeKubernetes {
+		want.ServiceAccount = c.couldTake
 	}
 	return want
 }

@@ -175,9 +175,41 @@ func TestExpectedIsWhatTheRoleDemandsOfAToken(t *testing.T) {
 	}, c.Expected())
 
 	c = compile(t, kubernetesRole(func(r *Role) { r.BoundServiceAccountNamespaceSelector = `{"matchLabels": {"a": "b"}}` }))
-	require.Equal(t, claims.Expected{Audiences: []string{"vault"}, NamespaceLabels: true}, c.Expected())
+	want := c.Expected()
+	require.NotNil(t, want.ServiceAccount)
+	want.ServiceAccount = nil
+	require.Equal(t, claims.Expected{Audiences: []string{"vault"}, NamespaceLabels: true}, want)
 
 	require.Empty(t, compile(t, kubernetesRole(func(r *Role) { r.Audience = "" })).Expected().Audiences)
+}
+
+func TestExpectedTellsWhichServiceAccountsAreWorthAReview(t *testing.T) {
+	selector := func(r *Role) { r.BoundServiceAccountNamespaceSelector = `{"matchLabels": {"a": "b"}}` }
+	for name, test := range map[string]struct {
+		role            func(*Role)
+		namespace, name string
+		fault           string // empty: it is worth one
+	}{
+		"the bound one":                              {nil, "ci", "builder", ""},
+		"one that patterns match":                    {func(r *Role) { r.BoundServiceAccountNames = []string{"b*"} }, "ci", "builder", ""},
+		"another name":                               {nil, "ci", "admin", `the service account name "admin" is none of the role's bound_service_account_names`},
+		"another namespace":                          {nil, "prod", "builder", `the namespace "prod" is not one that the role binds`},
+		"another namespace, which may have labels":   {selector, "prod", "builder", ""},
+		"another name, whatever labels there may be": {selector, "prod", "admin", `the service account name "admin" is none of the role's bound_service_account_names`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, kubernetesRole(test.role))
+			err := c.Expected().ServiceAccount(test.namespace, test.name)
+			if test.fault == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, test.fault)
+			_, bound := c.Bind(serviceAccount(func(a *claims.ServiceAccount) { a.Namespace, a.Name = test.namespace, test.name }), now)
+			require.Equal(t, bound, err)
+		})
+	}
+	require.Nil(t, compile(t, jwtRole(nil)).Expected().ServiceAccount)
 }
 
 func TestWarnings(t *testing.T) {
