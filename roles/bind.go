@@ -111,12 +111,18 @@ func (b *binding) setAlias(issuer, value string) error {
 	switch {
 	case issuer != DefaultIssuer:
 		b.Alias = issuerPrefix + issuer + ":" + value
-	case strings.HasPrefix(value, issuerPrefix):
+	case looksForeign(value):
 		return fmt.Errorf("the alias %s begins with %q, which is for the aliases of other issuers", quote(value), issuerPrefix)
 	default:
 		b.Alias = value
 	}
 	return nil
+}
+
+// looksForeign says whether Vault, which looks names of aliases up in lower
+// case, could take the name for one of another issuer's.
+func looksForeign(name string) bool {
+	return strings.HasPrefix(strings.ToLower(name), issuerPrefix)
 }
 
 // bindClaims applies the JWT method's bindings.

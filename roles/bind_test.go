@@ -37,6 +37,9 @@ func TestBindToken(t *testing.T) {
 		"an empty user claim is refused":        {nil, `{"sub": ""}`, "is empty"},
 		"an alias of another issuer is refused": {nil, `{"sub": "issuer:gitlab:x"}`, `"issuer:"`},
 
+		"nor in another case, which Vault ignores": {nil, `{"sub": "Issuer:gitlab:x"}`, `"issuer:"`},
+		"nor with a letter whose lower case is i":  {nil, `{"sub": "\u0130ssuer:gitlab:x"}`, `"issuer:"`},
+
 		"an equal string is taken":                   {bound(`{"a": "x"}`), `{"a": "x"}`, ""},
 		"another string is refused":                  {bound(`{"a": "x"}`), `{"a": "y"}`, `claim "a" does not match`},
 		"a missing claim is refused":                 {bound(`{"a": "x"}`), `{}`, `claim "a" of bound_claims is not in the token`},
