@@ -35,8 +35,13 @@ type backend struct {
 	settings *cache[settings]
 	limits   leaseLimits
 
+	// configuring serializes the writers of issuers and config, who may wait for
+	// an issuer to answer. It is taken before writing.
+	configuring sync.Mutex
+
 	// writing serializes the writers of roles, issuers and settings, each of
-	// which reads what it changes and may be refused for what another holds.
+	// which reads what it changes and may be refused for what another holds. It
+	// is not held while anything is waited for but storage.
 	writing sync.Mutex
 
 	// background is done when the mount is closed; work that outlives a request
@@ -100,8 +105,38 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 	}
+	forwardWrites(b.Paths)
 	return b
 }
+
+// forwardWrites has writes made on a standby or a secondary go to the node that
+// may write, before anything is done. What only issues or shows is answered by
+// the node that was asked.
+func forwardWrites(paths []*framework.Path) {
+	for _, path := range paths {
+		switch path.Pattern {
+		case loginPattern, credsPattern, previewPattern, signPattern:
+			continue
+		}
+		for operation, handler := range path.Operations {
+			switch operation {
+			case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation:
+				if properties, ok := handler.(*framework.PathOperation); ok {
+					properties.ForwardPerformanceStandby = true
+					properties.ForwardPerformanceSecondary = true
+				}
+			}
+		}
+	}
+}
+
+// The paths whose writes store nothing.
+const (
+	loginPattern   = "login$"
+	credsPattern   = "creds/(?P<role>.+)"
+	previewPattern = "role/(?P<name>[^/]+)/preview$"
+	signPattern    = "jwt/(?P<name>[^/]+)/sign$"
+)
 
 // HandleRequest gives JSON fields one form before the framework looks at them;
 // see normalizeJSON.

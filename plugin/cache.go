@@ -62,9 +62,17 @@ func (c *cache[T]) get(ctx context.Context, key string, load func(context.Contex
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if value != nil && c.generation == generation {
-		c.entries.Add(key, value)
+	if value == nil || c.generation != generation {
+		return value, nil
 	}
+	// Whoever loaded it at the same time and was first has put theirs in.
+	if first, ok := c.entries.Get(key); ok {
+		if c.dropped != nil {
+			c.dropped(value)
+		}
+		return first, nil
+	}
+	c.entries.Add(key, value)
 	return value, nil
 }
 

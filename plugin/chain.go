@@ -133,13 +133,14 @@ func (c *chain) serviceURL(ctx context.Context, s logical.Storage) (string, erro
 
 // account is an account made ready to sign users.
 type account struct {
+	natsName  string // in its JWT
 	name      string
 	publicKey string
 	tags      []string
 	system    bool
-	external  bool                                  // someone else operates its NATS
-	former    func() (*trust.Key, error)            // the system account's plain signing key before the present one; nil if there is none
-	signers   map[string]func() (*trust.Key, error) // by role for its own keys, "" for the plain one; of someone else's account, scoped keys by name
+	external  bool                       // someone else operates its NATS
+	former    func() (*trust.Key, error) // the system account's plain signing key before the present one; nil if there is none
+	signers   map[signerName]func() (*trust.Key, error)
 }
 
 func (a *account) isSystem() bool { return a.system }
@@ -148,27 +149,40 @@ func (a *account) isSystem() bool { return a.system }
 // nats-server finds the account whichever of its keys signed.
 func (a *account) issuerAccount() string { return a.publicKey }
 
-// signer returns the key of a role that has one of its own, or with an
-// empty scope the account's plain signing key. A scoped role of someone else's
+// signer returns the key of a role that has one of its own, or the account's
+// plain signing key. A scoped role of someone else's
 // account has the account's scoped key of its name, or else the default one.
-func (a *account) signer(scope string) (*trust.Key, error) {
-	open, ok := a.signers[scope]
-	if !ok && a.external && scope != "" {
-		open, ok = a.signers[defaultKey]
+//
+// A scoped role is signed for by a scoped key and by no other, and one that is
+// not by a plain key: a scoped user holds no permissions of its own, and signed
+// with a plain key it would have them all.
+func (a *account) signer(name signerName) (*trust.Key, error) {
+	open, ok := a.signers[name]
+	if !ok && a.external && name.scoped {
+		open, ok = a.signers[signerName{defaultKey, true}]
 	}
 	switch {
 	case ok:
 		return open()
-	case scope == "" && a.external && len(a.signers) > 0:
+	case name == plainSigner && a.external && len(a.signers) > 0:
 		return nil, badField("account", "%q has only scoped signing keys, which sign for roles with scoped=true", a.name)
-	case a.external && scope != "":
-		return nil, noForeignScope(a.name, scope)
-	case scope == "":
+	case a.external && name.role != "":
+		return nil, noForeignScope(a.name, name.role)
+	case name == plainSigner:
 		return nil, badField("account", "%q has no signing key in the mount: add one at jwt/%s/keys/default", a.name, a.name)
 	default:
-		return nil, badField("account", "%q has no signing key of role %q: write the role again", a.name, scope)
+		return nil, badField("account", "%q has no signing key of role %q: write the role again", a.name, name.role)
 	}
 }
+
+// signerName says which of an account's keys signs.
+type signerName struct {
+	role   string // that owns the key; empty for the account's own
+	scoped bool
+}
+
+// plainSigner is the key that signs for all who have none of their own.
+var plainSigner = signerName{}
 
 // account returns the account of that name ready for use, nil if there is none.
 func (c *chain) account(ctx context.Context, s logical.Storage, name string) (*account, error) {

@@ -134,10 +134,11 @@ func (e *namedEntry) natsName(name string) string {
 func (e *namedEntry) open(name string, o *operator) *account {
 	opened := &account{
 		name:      name,
+		natsName:  e.natsName(name),
 		publicKey: e.PublicKey,
 		external:  e.External,
 		system:    o != nil && o.entry.SystemAccount == e.PublicKey,
-		signers:   map[string]func() (*trust.Key, error){},
+		signers:   map[signerName]func() (*trust.Key, error){},
 	}
 	if e.Claims != nil {
 		opened.tags = e.Claims.Tags
@@ -146,13 +147,13 @@ func (e *namedEntry) open(name string, o *operator) *account {
 		switch {
 		case !key.signs() || key.Seed == "":
 		case e.External && key.Scope != nil:
-			opened.signers[key.Name] = lazyKey(key.Seed)
+			opened.signers[signerName{key.Name, true}] = lazyKey(key.Seed)
 		case key.Role != "":
-			opened.signers[key.Role] = lazyKey(key.Seed)
+			opened.signers[signerName{key.Role, key.Scope != nil}] = lazyKey(key.Seed)
 		}
 	}
 	if seed := e.plainSeed(o); seed != "" {
-		opened.signers[""] = lazyKey(seed)
+		opened.signers[plainSigner] = lazyKey(seed)
 	}
 	if e.Former != "" {
 		opened.former = lazyKey(e.Former)

@@ -103,7 +103,7 @@ func TestAnNscOperatorIsTakenOverWithItsIdentities(t *testing.T) {
 	require.True(t, after.DidSign(n.user(n.ordersPlain)))
 	opened, err := m.chain.account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer("")
+	signer, err := opened.signer(plainSigner)
 	require.NoError(t, err)
 	require.Equal(t, n.ordersPlain.Public(), signer.Public())
 	scoped := userClaims(t, m.write("jwt/bob", map[string]any{"type": "user", "account": "orders", "signing_key": "reader", "config": `{"tags":["team:a"]}`})["jwt"])
@@ -240,7 +240,7 @@ func TestImportingOnceMoreBringsALaterJWTAndFurtherSeeds(t *testing.T) {
 	_, err := func() (*trust.Key, error) {
 		opened, err := m.chain.account(t.Context(), m.storage, "orders")
 		require.NoError(t, err)
-		return opened.signer("")
+		return opened.signer(plainSigner)
 	}()
 	require.ErrorContains(t, err, `"orders" has no signing key in the mount`)
 	n.importAccounts(m)

@@ -72,7 +72,7 @@ func (c *chain) systemSigner(ctx context.Context, s logical.Storage, system *acc
 			return system.former()
 		}
 	}
-	return system.signer("")
+	return system.signer(plainSigner)
 }
 
 // checkWayIn holds a change of the system account against the need of the mount

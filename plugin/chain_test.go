@@ -287,7 +287,7 @@ func TestAMountWithoutAnOperatorHasOnlyAccountsOfOthers(t *testing.T) {
 
 	opened, err := m.chain.account(t.Context(), m.storage, "hosted")
 	require.NoError(t, err)
-	signer, err := opened.signer("")
+	signer, err := opened.signer(plainSigner)
 	require.NoError(t, err)
 	require.Equal(t, signing.Public(), signer.Public())
 	require.Equal(t, account.Public(), opened.issuerAccount())
@@ -316,7 +316,7 @@ func TestLoginsReadNothing(t *testing.T) {
 	login := func() {
 		opened, err := m.chain.account(t.Context(), m.storage, "orders")
 		require.NoError(t, err)
-		_, err = opened.signer("")
+		_, err = opened.signer(plainSigner)
 		require.NoError(t, err)
 		_, err = m.chain.serviceURL(t.Context(), m.storage)
 		require.NoError(t, err)
@@ -331,7 +331,7 @@ func TestLoginsReadNothing(t *testing.T) {
 	m.write("jwt/orders/rotate", map[string]any{"overlap": 0})
 	opened, err := m.chain.account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer("")
+	signer, err := opened.signer(plainSigner)
 	require.NoError(t, err)
 	require.Contains(t, accountClaims(t, m.read("jwt/orders")["jwt"]).SigningKeys, signer.Public(), "the former key signs after its rotation was answered")
 }

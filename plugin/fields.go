@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // A fieldError is a fault in what the caller wrote: it is answered with status
@@ -55,31 +57,29 @@ var jsonFields = map[string]bool{
 }
 
 // normalizeJSON turns the JSON fields of a request into the form that their
-// schema declares. It can be applied twice.
+// schema declares, with numbers as they were written. It can be applied twice.
 func normalizeJSON(req *logical.Request) error {
 	for name, value := range req.Data {
 		asMap, ok := jsonFields[name]
 		if !ok {
 			continue
 		}
-		switch v := value.(type) {
-		case map[string]any:
-			if asMap {
-				continue
-			}
-			text, err := json.Marshal(v)
+		text, isText := value.(string)
+		if object, isObject := value.(map[string]any); isObject {
+			raw, err := json.Marshal(object)
 			if err != nil {
 				return badField(name, "is not JSON: %s", err)
 			}
-			req.Data[name] = string(text)
-		case string:
-			if !asMap || v == "" {
-				continue
-			}
-			decoder := json.NewDecoder(strings.NewReader(v))
-			decoder.UseNumber()
-			var object map[string]any
-			if err := decoder.Decode(&object); err != nil {
+			text, isText = string(raw), true
+		}
+		switch {
+		case isText && !asMap:
+			req.Data[name] = text
+		case isText && text != "":
+			// Strict: a binding that another of its name overwrote, or that came
+			// after the object, would be lost without a word.
+			object, err := claims.DecodeObject(text)
+			if err != nil {
 				return badField(name, "is not a JSON object: %s", err)
 			}
 			req.Data[name] = object

@@ -126,6 +126,9 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if account == nil {
 		return nil, fmt.Errorf("role %q names account %q, which does not exist", role.name, role.entry.Account)
 	}
+	if account.isSystem() && !role.entry.AllowSystemAccount {
+		return nil, badField("role", "%q has no allow_system_account, and its account %q has become the system account", role.name, account.name)
+	}
 	signer, err := account.signer(role.signer())
 	if err != nil {
 		return nil, err
@@ -169,5 +172,5 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 
 // forRoles is what a role's template may ask of the account.
 func (a *account) forRoles() roles.Account {
-	return roles.Account{Name: a.name, PublicKey: a.publicKey, Tags: a.tags, IssuerAccount: a.issuerAccount()}
+	return roles.Account{Name: a.natsName, PublicKey: a.publicKey, Tags: a.tags, IssuerAccount: a.issuerAccount()}
 }

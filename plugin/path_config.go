@@ -15,7 +15,8 @@ const settingsKey = "settings"
 // settings are the fields of `config` that belong neither to the operator nor
 // to the default issuer.
 type settings struct {
-	DefaultRole string `json:"default_role"`
+	DefaultRole    string `json:"default_role"`
+	DefaultAccount string `json:"default_account,omitempty"`
 }
 
 func (b *backend) pathsConfig() []*framework.Path {
@@ -24,6 +25,10 @@ func (b *backend) pathsConfig() []*framework.Path {
 	fields["default_role"] = &framework.FieldSchema{
 		Type:        framework.TypeLowerCaseString,
 		Description: "Role of a login that names none. Default: a login must name one.",
+	}
+	fields["default_account"] = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "Account of roles that are written without one, as by tools made for Vault's own methods. Default: a role must name one.",
 	}
 	return []*framework.Path{{
 		Pattern:      "config$",
@@ -52,40 +57,23 @@ func configResponse() map[string]*framework.FieldSchema {
 	fields := issuerResponse()
 	maps.Copy(fields, operatorResponse())
 	fields["default_role"] = &framework.FieldSchema{Type: framework.TypeString, Description: "Role of a login that names none."}
+	fields["default_account"] = &framework.FieldSchema{Type: framework.TypeString, Description: "Account of roles that are written without one."}
 	return fields
 }
 
 // writeConfig checks all that was given before it stores anything: a fault in
 // the issuer leaves the operator as it was, and the other way round.
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.writing.Lock()
-	defer b.writing.Unlock()
-
-	plan, err := b.chain.planOperator(ctx, req.Storage, d)
+	b.configuring.Lock()
+	defer b.configuring.Unlock()
+	before, entry, err := b.planDefaultIssuer(ctx, req.Storage, d)
 	if err != nil {
 		return answer(err)
 	}
-	entry, err := b.planDefaultIssuer(ctx, req.Storage, d)
+	plan, err := b.commitConfig(ctx, req.Storage, d, before, entry)
 	if err != nil {
 		return answer(err)
 	}
-
-	if entry != nil {
-		if err := b.storeIssuer(ctx, req.Storage, defaultIssuer, entry); err != nil {
-			return nil, err
-		}
-	}
-	if role, ok := d.GetOk("default_role"); ok {
-		err := writeEntry(ctx, req.Storage, settingsKey, settings{DefaultRole: role.(string)})
-		b.settings.forget(settingsKey)
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := b.chain.commitOperator(ctx, req.Storage, plan); err != nil {
-		return nil, err
-	}
-
 	resp := &logical.Response{Data: plan.response()}
 	for _, warning := range b.deliverNow(ctx, req.Storage) {
 		resp.AddWarning(warning)
@@ -93,35 +81,57 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return resp, nil
 }
 
-// planDefaultIssuer returns the default issuer as this write makes it, nil if
-// the write gives none of its fields. A mount without any is fine: roles can
-// have issuers of their own.
-func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *framework.FieldData) (*issuerEntry, error) {
-	given := false
-	for field := range issuerFields() {
-		if _, ok := d.GetOk(field); ok && field != "skip_jwks_validation" {
-			given = true
-		}
-	}
-	if !given {
-		return nil, nil
-	}
-	stored, err := readIssuer(ctx, s, defaultIssuer)
+// commitConfig stores the operator first: it is what may still be refused.
+func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, before, entry *issuerEntry) (*operatorPlan, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	plan, err := b.chain.planOperator(ctx, s, d)
 	if err != nil {
 		return nil, err
 	}
-	entry := newIssuerEntry()
-	if stored != nil {
-		changed := *stored
-		entry = &changed
+	if entry != nil {
+		if err := b.checkIssuerChange(ctx, s, defaultIssuer, before, entry); err != nil {
+			return nil, err
+		}
 	}
-	if err := entry.apply(d); err != nil {
+	if err := b.chain.commitOperator(ctx, s, plan); err != nil {
 		return nil, err
 	}
-	if err := b.checkIssuerChange(ctx, s, defaultIssuer, stored, entry); err != nil {
-		return nil, err
+	if entry != nil {
+		if err := b.storeIssuer(ctx, s, defaultIssuer, entry); err != nil {
+			return nil, err
+		}
 	}
-	return entry, checkIssuer(ctx, defaultIssuer, entry, d)
+	return plan, b.storeSettings(ctx, s, d)
+}
+
+// storeSettings changes the settings that were given.
+func (b *backend) storeSettings(ctx context.Context, s logical.Storage, d *framework.FieldData) error {
+	before, err := b.readSettings(ctx, s)
+	if err != nil {
+		return err
+	}
+	after := *before
+	setString(d, "default_role", &after.DefaultRole)
+	setString(d, "default_account", &after.DefaultAccount)
+	if after == *before {
+		return nil
+	}
+	err = writeEntry(ctx, s, settingsKey, after)
+	b.settings.forget(settingsKey)
+	return err
+}
+
+// planDefaultIssuer returns the default issuer as it is and as this write makes
+// it, nil if the write gives none of its fields. A mount without any is fine:
+// roles can have issuers of their own.
+func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *framework.FieldData) (before, after *issuerEntry, err error) {
+	for field := range issuerFields() {
+		if _, ok := d.GetOk(field); ok && field != "skip_jwks_validation" {
+			return b.planIssuer(ctx, s, defaultIssuer, d)
+		}
+	}
+	return nil, nil, nil
 }
 
 // readSettings returns the settings, never nil.
@@ -154,6 +164,7 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 	data := entry.response()
 	maps.Copy(data, operator.response())
 	data["default_role"] = set.DefaultRole
+	data["default_account"] = set.DefaultAccount
 	return &logical.Response{Data: data}, nil
 }
 

@@ -21,7 +21,7 @@ const secretUser = "nats_user"
 func (b *backend) pathsCreds() []*framework.Path {
 	responses := responds(http.StatusOK, "NATS credentials, with a lease that ends with the user JWT.", credentialsResponse())
 	return []*framework.Path{{
-		Pattern:      "creds/(?P<role>.+)",
+		Pattern:      credsPattern,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "credentials"},
 		Fields: map[string]*framework.FieldSchema{
 			"role": {

@@ -11,8 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/mitchellh/mapstructure"
-
-	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // checkTimeout bounds the check that an issuer can be reached when it is
@@ -114,11 +112,11 @@ func issuerFields() map[string]*framework.FieldSchema {
 		},
 		"kubernetes_ca_cert": {
 			Type:        framework.TypeString,
-			Description: `CA certificates, in PEM format, that the API server is checked against. Default: the pod's own when Vault runs in one, unless disable_local_ca_jwt is set; else the system's.`,
+			Description: `CA certificates, in PEM format, that the API server is checked against. Default: the pod's own, in which Vault must run then, or with disable_local_ca_jwt the system's.`,
 		},
 		"token_reviewer_jwt": {
 			Type:         framework.TypeString,
-			Description:  `Token of a service account that may create TokenReviews. Default: the pod's own when Vault runs in one, unless disable_local_ca_jwt is set; else the token that logs in. Never shown again.`,
+			Description:  `Token of a service account that may create TokenReviews. Default: the pod's own when Vault runs in one, unless disable_local_ca_jwt is set; else the token that logs in. Never shown again, and forgotten when kubernetes_host or kubernetes_ca_cert changes.`,
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		"pem_keys": {
@@ -230,6 +228,10 @@ func (e *issuerEntry) apply(d *framework.FieldData) error {
 // dropReplaced clears the key source that another one, given in this write,
 // replaces, with what belongs to it.
 func (e *issuerEntry) dropReplaced(before *issuerEntry, d *framework.FieldData) {
+	// Nobody sees this token again, and it goes to whoever answers at the host.
+	if e.KubernetesHost != before.KubernetesHost || e.KubernetesCACert != before.KubernetesCACert {
+		dropUnlessGiven(d, "token_reviewer_jwt", &e.TokenReviewerJWT)
+	}
 	given := ""
 	for _, field := range e.sources() {
 		if _, ok := d.GetOk(field); ok {
@@ -319,30 +321,40 @@ func (b *backend) writeIssuerPath(ctx context.Context, req *logical.Request, d *
 		return answer(err)
 	}
 
+	b.configuring.Lock()
+	defer b.configuring.Unlock()
+	before, entry, err := b.planIssuer(ctx, req.Storage, name, d)
+	if err != nil {
+		return answer(err)
+	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	stored, err := readIssuer(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	entry := newIssuerEntry()
-	if stored != nil {
-		changed := *stored
-		entry = &changed
-	}
-	if err := entry.apply(d); err != nil {
-		return answer(err)
-	}
-	if err := b.checkIssuerChange(ctx, req.Storage, name, stored, entry); err != nil {
-		return answer(err)
-	}
-	if err := checkIssuer(ctx, name, entry, d); err != nil {
+	if err := b.checkIssuerChange(ctx, req.Storage, name, before, entry); err != nil {
 		return answer(err)
 	}
 	if err := b.storeIssuer(ctx, req.Storage, name, entry); err != nil {
 		return nil, err
 	}
 	return written(req, d), nil
+}
+
+// planIssuer returns the issuer as it is, nil if there is none, and as the write
+// makes it, checked. The caller holds configuring, and not writing: the check
+// may wait for the issuer.
+func (b *backend) planIssuer(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (before, after *issuerEntry, err error) {
+	before, err = readIssuer(ctx, s, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	after = newIssuerEntry()
+	if before != nil {
+		changed := *before
+		after = &changed
+	}
+	if err := after.apply(d); err != nil {
+		return nil, nil, err
+	}
+	return before, after, checkIssuer(ctx, name, after, d)
 }
 
 // checkIssuerChange refuses to change an issuer's kind under the roles that use
@@ -391,6 +403,8 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
+	b.configuring.Lock()
+	defer b.configuring.Unlock()
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	using, err := rolesUsing(ctx, req.Storage, usesIssuer, name)
@@ -409,14 +423,6 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 		return nil, fmt.Errorf("deleting issuer %q: %w", name, err)
 	}
 	return nil, nil
-}
-
-// kindOf is the type of the roles of an issuer.
-func kindOf(entry *issuerEntry) string {
-	if entry.kind() == claims.KindKubernetes {
-		return "kubernetes"
-	}
-	return "jwt"
 }
 
 const issuerHelp = `

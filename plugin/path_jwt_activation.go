@@ -77,7 +77,7 @@ func (b *backend) activation(ctx context.Context, s logical.Storage, d *framewor
 	if err != nil {
 		return "", err
 	}
-	signer, err := account.signer("")
+	signer, err := account.signer(plainSigner)
 	if err != nil {
 		return "", err
 	}

@@ -273,7 +273,7 @@ func TestAScopedRolesKeyFollowsTheRole(t *testing.T) {
 	require.NoError(t, m.chain.setScope(ctx, m.storage, "orders", "ci", scope))
 	opened, err := m.chain.account(ctx, m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer("ci")
+	signer, err := opened.signer(signerName{"ci", true})
 	require.NoError(t, err)
 	first := signer.Public()
 	m.deliverPending()
@@ -292,7 +292,7 @@ func TestAScopedRolesKeyFollowsTheRole(t *testing.T) {
 	require.Len(t, accountClaims(t, m.read("jwt/orders")["jwt"]).SigningKeys, 1)
 	opened, err = m.chain.account(ctx, m.storage, "orders")
 	require.NoError(t, err)
-	_, err = opened.signer("ci")
+	_, err = opened.signer(signerName{"ci", true})
 	require.ErrorContains(t, err, `"orders" has no signing key of role "ci"`)
 	require.NoError(t, m.chain.removeScope(ctx, m.storage, "gone", "ci"))
 }
@@ -327,10 +327,10 @@ func TestAScopedRoleUsesAForeignAccountsScopedKey(t *testing.T) {
 		require.NoError(t, m.chain.setScope(t.Context(), m.storage, "hosted", role, &unlimited))
 		opened, err := m.chain.account(t.Context(), m.storage, "hosted")
 		require.NoError(t, err)
-		signer, err := opened.signer(role)
+		signer, err := opened.signer(signerName{role, true})
 		require.NoError(t, err)
 		require.Equal(t, key.Public(), signer.Public())
-		_, err = opened.signer("")
+		_, err = opened.signer(plainSigner)
 		require.ErrorContains(t, err, `"hosted" has only scoped signing keys`)
 	}
 

@@ -177,7 +177,7 @@ func (e *namedEntry) userSigner(user *namedEntry, o *operator) (*trust.Key, erro
 
 func (b *backend) pathJWTSign() *framework.Path {
 	return &framework.Path{
-		Pattern:      "jwt/(?P<name>[^/]+)/sign$",
+		Pattern:      signPattern,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "sign", OperationSuffix: "nonce"},
 		Fields: map[string]*framework.FieldSchema{
 			"name":  {Type: framework.TypeString, Required: true, Description: "Name of the user."},

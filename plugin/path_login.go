@@ -18,7 +18,7 @@ import (
 
 func (b *backend) pathsLogin() []*framework.Path {
 	return []*framework.Path{{
-		Pattern:      "login$",
+		Pattern:      loginPattern,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "login"},
 		Fields: map[string]*framework.FieldSchema{
 			"role": {
@@ -176,7 +176,7 @@ func (r *role) auth(bound *roles.Bound) *logical.Auth {
 	}
 
 	auth := &logical.Auth{
-		DisplayName: bound.Alias,
+		DisplayName: displayName(bound),
 		Alias:       &logical.Alias{Name: bound.Alias, Metadata: aliasMetadata},
 		InternalData: map[string]any{
 			"role":   r.name,
@@ -189,6 +189,15 @@ func (r *role) auth(bound *roles.Bound) *logical.Auth {
 	}
 	r.entry.PopulateTokenAuth(auth)
 	return auth
+}
+
+// displayName is the alias, or for a service account, whose alias may be its
+// UID, its namespace and name as in the Kubernetes method.
+func displayName(bound *roles.Bound) string {
+	if name := bound.Metadata["service_account_name"]; name != "" {
+		return bound.Metadata["service_account_namespace"] + "-" + name
+	}
+	return bound.Alias
 }
 
 // renewLogin extends a token only while the role that gave it is there and

@@ -2,16 +2,23 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	natsjwt "github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // tryLogin logs in as the mount's workload, with fields changed.
@@ -211,4 +218,209 @@ func TestAnIssuerOutageIsToldApartFromARefusal(t *testing.T) {
 	require.ErrorAs(t, err, &coded)
 	require.Equal(t, 503, coded.Code())
 	require.False(t, strings.Contains(err.Error(), m.workload.token))
+}
+
+// A scoped user carries no permissions: they are the key's. Signed with a plain
+// key it would have them all, so whatever half of a change is stored, no login
+// is answered with such a user.
+func TestAScopedUserIsNeverSignedWithAPlainKey(t *testing.T) {
+	template := map[string]any{"user_template": `{"pub":{"allow":["a.x"]}}`}
+	with := func(changes map[string]any) map[string]any {
+		for field, value := range template {
+			changes[field] = value
+		}
+		return changes
+	}
+	scoped, plain := with(map[string]any{"scoped": true}), with(map[string]any{"scoped": false, "signing_key": "role"})
+	for name, change := range map[string][2]map[string]any{
+		"from scoped to plain": {scoped, plain},
+		"from plain to scoped": {plain, scoped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newLoginMount(t, newWorkloads(t)[2])
+			m.write("role/dev", change[0])
+			m.storage.failOn(func(operation, key string) bool { return operation == "put" && key == "role/dev" })
+			_, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "role/dev", Data: change[1], Storage: m.storage})
+			require.ErrorIs(t, err, errStorage)
+			m.storage.failOn(nil)
+			resp, err := m.tryLogin(logical.UpdateOperation, nil)
+			require.True(t, err != nil || resp.IsError(), "a login between the two halves of the change was answered with a user")
+			m.write("role/dev", change[1])
+			m.login()
+		})
+	}
+}
+
+// A write that is refused leaves the role its key, and its users connected.
+func TestARefusedRoleKeepsItsKey(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	m.write("role/dev", map[string]any{"scoped": true, "user_template": `{"pub":{"allow":["a.x"]}}`})
+	before := m.user().Issuer
+	key, err := trust.Generate(trust.Account)
+	require.NoError(t, err)
+	signing, err := trust.Generate(trust.Account)
+	require.NoError(t, err)
+	m.write("jwt/hosted", map[string]any{"type": "account", "public_key": key.Public(), "signing_seeds": signing.Seed()})
+	resp, err := m.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "role/dev", Data: map[string]any{"account": "hosted"}, Storage: m.storage,
+	})
+	require.NoError(t, err)
+	require.True(t, resp.IsError(), "someone else's account takes no scope from here")
+	require.Equal(t, before, m.user().Issuer)
+}
+
+// Whoever may write an issuer must not get at its reviewer's token by sending it
+// to a host of their own.
+func TestAReviewersTokenGoesToNoOtherHost(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	seen := make(chan string, 10)
+	host := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		seen <- req.Header.Get("Authorization")
+	}))
+	t.Cleanup(host.Close)
+	m.write("issuer/cluster", map[string]any{
+		"kubernetes_host": "https://127.0.0.1:1", "token_reviewer_jwt": "very-secret",
+		"disable_local_ca_jwt": true, "skip_jwks_validation": true,
+	})
+	_, err := m.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "issuer/cluster", Data: map[string]any{"kubernetes_host": host.URL}, Storage: m.storage,
+	})
+	require.NoError(t, err)
+	close(seen)
+	for header := range seen {
+		require.NotContains(t, header, "very-secret")
+	}
+	entry, err := readIssuer(t.Context(), m.storage, "cluster")
+	require.NoError(t, err)
+	if entry.KubernetesHost == host.URL {
+		require.Empty(t, entry.TokenReviewerJWT)
+	}
+}
+
+// Logins that come at once to a mount that has just started share one fetch of
+// the issuer's keys, however slow the storage is.
+func TestAColdMountFetchesKeysOnce(t *testing.T) {
+	w := newWorkloads(t)[2]
+	var fetches atomic.Int64
+	keys := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) {
+		fetches.Add(1)
+		set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: w.public, KeyID: keyID, Algorithm: string(w.alg)}}}
+		_ = json.NewEncoder(answer).Encode(set)
+	}))
+	t.Cleanup(keys.Close)
+	m := newLoginMount(t, w)
+	m.write("config", map[string]any{"jwks_url": keys.URL})
+	cold := newLoginMountOn(t, m)
+	fetches.Store(0)
+	barrier := &barrierStorage{Storage: m.storage, key: issuerPrefix + defaultIssuer, came: make(chan struct{})}
+	barrier.missing.Store(20)
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			resp, err := cold.HandleRequest(context.Background(), &logical.Request{
+				Operation: logical.UpdateOperation, Path: "login", Storage: barrier,
+				Data: map[string]any{"role": "dev", "jwt": w.token}, Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
+			})
+			require.NoError(t, err)
+			require.NoError(t, resp.Error())
+		})
+	}
+	group.Wait()
+	require.EqualValues(t, 1, fetches.Load())
+}
+
+// barrierStorage holds reads of a key back until so many have come as are
+// missing: all of them have read before any goes on.
+type barrierStorage struct {
+	logical.Storage
+	key     string
+	missing atomic.Int64
+	came    chan struct{}
+}
+
+func (s *barrierStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Storage.Get(ctx, key)
+	if key != s.key {
+		return entry, err
+	}
+	if s.missing.Add(-1) == 0 {
+		close(s.came)
+	}
+	<-s.came
+	return entry, err
+}
+
+// A role cannot become one of the system account behind its back.
+func TestARoleOfAnAccountThatBecomesTheSystemAccountIssuesNothing(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	m.login()
+	present, err := m.chain.account(t.Context(), m.storage, "orders")
+	require.NoError(t, err)
+	became := *present
+	became.system = true
+	m.chain.accounts.forget("orders")
+	_, err = m.chain.accounts.get(t.Context(), "orders", func(context.Context, string) (*account, error) { return &became, nil })
+	require.NoError(t, err)
+	resp, err := m.tryLogin(logical.UpdateOperation, nil)
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), "allow_system_account")
+}
+
+// The names of bindings are not lost: neither one that stands twice, nor one
+// behind the object.
+func TestBindingsAreTakenWholeOrNotAtAll(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	for _, text := range []string{`{"a":"1"}{"ref":"main"}`, `{"a":"1","a":"2"}`, `["a"]`, `{"a":`} {
+		resp, err := m.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.UpdateOperation, Path: "role/dev", Data: map[string]any{"bound_claims": text}, Storage: m.storage,
+		})
+		require.NoError(t, err)
+		require.ErrorContains(t, resp.Error(), "bound_claims", text)
+	}
+}
+
+// Numbers come from Vault as floats; a sample with them is as one that a token
+// has.
+func TestAPreviewTakesNumbers(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	m.write("role/dev", map[string]any{"user_template": `{"pub":{"allow":["orders.{{claim(project_id)}}"]}}`})
+	resp, err := m.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.UpdateOperation, Path: "role/dev/preview", Storage: m.storage,
+		Data: map[string]any{"claims": map[string]any{"sub": "job", "namespace_path": "shop", "project_id": float64(20)}},
+	})
+	require.NoError(t, err)
+	require.Equal(t, true, resp.Data["allowed"], "%v", resp.Data["errors"])
+}
+
+// A tool made for Vault's own methods knows no account.
+func TestARoleWithoutAccountGetsTheDefaultOne(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	role := map[string]any{"bound_audiences": "vault", "user_claim": "sub"}
+	resp, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: "role/plain", Data: role, Storage: m.storage})
+	require.NoError(t, err)
+	require.ErrorContains(t, resp.Error(), "account")
+	m.write("config", map[string]any{"default_account": "orders"})
+	m.write("role/plain", role)
+	resp, err = m.tryLogin(logical.UpdateOperation, map[string]any{"role": "plain"})
+	require.NoError(t, err)
+	require.Equal(t, "orders", resp.Data["account"])
+}
+
+// On a node that may not write, writes go to one that may before they have done
+// anything, and logins are answered.
+func TestAStandbyForwardsWritesAndAnswersLogins(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	system := &logical.StaticSystemView{
+		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: consts.ReplicationPerformanceStandby,
+	}
+	made, err := Factory(t.Context(), &logical.BackendConfig{System: system, StorageView: m.storage})
+	require.NoError(t, err)
+	standby := &loginMount{tb: t, storage: m.storage, workload: m.workload, backend: made.(*backend)}
+	t.Cleanup(func() { standby.Cleanup(context.Background()) })
+	m.storage.failOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
+	standby.login()
+	for _, path := range []string{"config", "issuer/a", "role/dev", "jwt/orders", "jwt/orders/rotate", "jwt/orders/revoke", "jwt/orders/keys/k", "config/rotate", "sync"} {
+		_, err := standby.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage, Data: map[string]any{}})
+		require.ErrorIs(t, err, logical.ErrReadOnly, path)
+	}
 }

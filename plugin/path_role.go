@@ -111,7 +111,7 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return nil, nil, userFault(err)
 	}
-	if err := b.storeRole(ctx, req.Storage, name, stored, entry); err != nil {
+	if err := b.storeRole(ctx, req.Storage, ready, stored); err != nil {
 		return nil, nil, err
 	}
 	accounts, err := b.scopedAccounts(ctx, req.Storage, stored, entry)
@@ -143,7 +143,13 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 		return err
 	}
 	if entry.Account == "" {
-		return badField("account", "is missing: a role gives users of one account")
+		set, err := b.readSettings(ctx, s)
+		if err != nil {
+			return err
+		}
+		if entry.Account = set.DefaultAccount; entry.Account == "" {
+			return badField("account", "is missing: a role gives users of one account, and the mount has no default_account")
+		}
 	}
 	account, err := b.chain.account(ctx, s, entry.Account)
 	if err != nil {
@@ -178,22 +184,26 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 	return nil
 }
 
-// storeRole writes the role, its scoped signing key and its place in the lists
-// of its account's and its issuer's users, in an order that leaves nothing
-// undone but what the next write or deletion mends.
-func (b *backend) storeRole(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
+// storeRole writes the role, its own signing key and its place in the lists of
+// its account's and its issuer's users, in an order that leaves nothing undone
+// but what the next write or deletion mends.
+func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role, stored *roleEntry) error {
+	name, entry := ready.name, ready.entry
 	if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
 		return err
 	}
 	if err := addUse(ctx, s, usesIssuer, entry.Issuer, name); err != nil {
 		return err
 	}
-	if err := b.storeScope(ctx, s, name, stored, entry); err != nil {
+	if err := b.giveKey(ctx, s, ready); err != nil {
 		return err
 	}
 	err := writeEntry(ctx, s, rolePrefix+name, entry)
 	b.roles.forget(name)
 	if err != nil || stored == nil {
+		return err
+	}
+	if err := b.takeKey(ctx, s, name, stored, entry); err != nil {
 		return err
 	}
 	if stored.Account != entry.Account {
@@ -268,7 +278,7 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 	}
 	// The role itself goes after its key, so that deleting it again mends what a
 	// crash in between has left.
-	if err := b.storeScope(ctx, s, name, stored, nil); err != nil {
+	if err := b.takeKey(ctx, s, name, stored, nil); err != nil {
 		return nil, err
 	}
 	err = s.Delete(ctx, rolePrefix+name)

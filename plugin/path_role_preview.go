@@ -17,7 +17,7 @@ import (
 
 func (b *backend) pathRolePreview() *framework.Path {
 	return &framework.Path{
-		Pattern:      "role/(?P<name>[^/]+)/preview$",
+		Pattern:      previewPattern,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "preview", OperationSuffix: "role"},
 		Fields: map[string]*framework.FieldSchema{
 			"name": {

@@ -47,11 +47,11 @@ type role struct {
 
 // signer names the signing key of the role's users as account.signer takes it:
 // the role's own if it has one, else the account's.
-func (r *role) signer() string {
+func (r *role) signer() signerName {
 	if r.entry.OwnsKey() {
-		return r.name
+		return signerName{role: r.name, scoped: r.entry.Scoped}
 	}
-	return ""
+	return plainSigner
 }
 
 func (e *roleEntry) compile(name string) (*role, error) {
@@ -96,7 +96,7 @@ func (b *backend) setRoleType(ctx context.Context, s logical.Storage, entry *rol
 		}
 		return badField("issuer", "%q does not exist: write it at issuer/%s first", entry.Issuer, entry.Issuer)
 	}
-	kind := kindOf(issuer)
+	kind := string(issuer.kind()) // which roles call their type
 	if entry.RoleType == "" {
 		entry.RoleType = kind
 	}
@@ -106,22 +106,23 @@ func (b *backend) setRoleType(ctx context.Context, s logical.Storage, entry *rol
 	return nil
 }
 
-// storeScope brings the role's own signing key in the account to what the role
-// is now: it belongs to the role, and goes with it.
-func (b *backend) storeScope(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
-	if stored != nil && stored.OwnsKey() && (entry == nil || !entry.OwnsKey() || entry.Account != stored.Account) {
-		if err := b.chain.removeScope(ctx, s, stored.Account, name); err != nil {
-			return err
-		}
-	}
-	if entry == nil || !entry.OwnsKey() {
+// giveKey makes the role's own signing key in its account what the role is now.
+// It comes before the role is stored, and may refuse it.
+func (b *backend) giveKey(ctx context.Context, s logical.Storage, role *role) error {
+	if !role.entry.OwnsKey() {
 		return nil
 	}
-	ready, err := entry.compile(name)
-	if err != nil {
-		return err
+	return b.chain.setScope(ctx, s, role.entry.Account, role.name, role.compiled.Scope())
+}
+
+// takeKey takes the signing key that a role had of its own, and has no more,
+// out of its account, which cuts off whom it signed. It comes after the role is
+// stored, or deleted; entry is nil then.
+func (b *backend) takeKey(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
+	if stored == nil || !stored.OwnsKey() || entry != nil && entry.OwnsKey() && entry.Account == stored.Account {
+		return nil
 	}
-	return b.chain.setScope(ctx, s, entry.Account, name, ready.compiled.Scope())
+	return b.chain.removeScope(ctx, s, stored.Account, name)
 }
 
 // apply changes the fields that were given.
@@ -347,11 +348,11 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"expiration_leeway": {
 			Type:        framework.TypeSignedDurationSecond,
-			Description: `How long after its "exp" a token is still accepted, in seconds. 0 stands for 150; -1 turns it off.`,
+			Description: `How long a token without "exp" is accepted after its "nbf" or "iat", in seconds. 0 stands for 150; -1 turns it off.`,
 		},
 		"not_before_leeway": {
 			Type:        framework.TypeSignedDurationSecond,
-			Description: `How long before its "nbf" a token is already accepted, in seconds. 0 stands for 150; -1 turns it off.`,
+			Description: `How long before its "exp" a token with neither "nbf" nor "iat" is accepted, in seconds. 0 stands for 150; -1 turns it off.`,
 		},
 		"clock_skew_leeway": {
 			Type:        framework.TypeSignedDurationSecond,
@@ -389,11 +390,11 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"account": {
 			Type:        framework.TypeString,
-			Description: `Name of the NATS account, written at jwt/:name, that the role's users belong to. Required.`,
+			Description: `Name of the NATS account, written at jwt/:name, that the role's users belong to. Default: the default_account of config.`,
 		},
 		"user_template": {
 			Type:        framework.TypeString,
-			Description: `The NATS user as a JSON object, or a string that holds one: pub, sub, resp, subs, data, payload, src, times, times_location, bearer_token, allowed_connection_types, tags. Its strings can hold placeholders such as {{claim(project_path)|escape}}. Default: a user without restrictions.`,
+			Description: `The NATS user as a JSON object, or a string that holds one: pub, sub, resp, subs, data, payload, src, times, times_location, bearer_token, allowed_connection_types, proxy_required, tags. Its strings can hold placeholders such as {{claim(project_path)|escape}}. Default: a user without restrictions.`,
 		},
 		"user_name": {
 			Type:        framework.TypeString,
