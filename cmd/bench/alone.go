@@ -19,7 +19,7 @@ type aloneFigures struct{ nanoseconds, bytes, allocations map[string][]float64 }
 // sum of what no login can do without.
 func benchAlone(ctx context.Context, b *bench) error {
 	program := filepath.Join(b.dir, "plugin.test")
-	if _, err := b.goIn(ctx, ".", "test", "-c", "-o", program, "./plugin"); err != nil {
+	if err := b.goIn(ctx, ".", "test", "-c", "-o", program, "./plugin"); err != nil {
 		return err
 	}
 	root, err := stack.Root()

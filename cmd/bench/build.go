@@ -32,22 +32,20 @@ func (b *bench) prepare(ctx context.Context) error {
 // root, and returns its path.
 func (b *bench) buildIn(ctx context.Context, module, pkg string) (string, error) {
 	path := filepath.Join(b.dir, filepath.Base(pkg))
-	_, err := b.goIn(ctx, module, "build", "-trimpath", "-ldflags=-s -w", "-o", path, pkg)
-	return path, err
+	return path, b.goIn(ctx, module, "build", "-trimpath", "-ldflags=-s -w", "-o", path, pkg)
 }
 
-// goIn runs the go command in a module and returns what it printed.
-func (b *bench) goIn(ctx context.Context, module string, args ...string) (string, error) {
+// goIn runs the go command in a module. The error has what it printed.
+func (b *bench) goIn(ctx context.Context, module string, args ...string) error {
 	root, err := stack.Root()
 	if err != nil {
-		return "", err
+		return err
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(root, module)
 	cmd.Env = append(os.Environ(), "GOWORK=off")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out), nil
+	return nil
 }

@@ -18,7 +18,7 @@ func (b *bench) save(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	text, err := json.MarshalIndent(b.report, "", "  ")
@@ -33,12 +33,12 @@ func (b *bench) save(ctx context.Context, dir string) error {
 	}
 	results := filepath.Join(dir, "results.json")
 	if err := errors.Join(
-		os.WriteFile(results, append(text, '\n'), 0o644),
-		os.WriteFile(filepath.Join(dir, "tables.md"), tables.Bytes(), 0o644),
+		os.WriteFile(results, append(text, '\n'), 0o600),
+		os.WriteFile(filepath.Join(dir, "tables.md"), tables.Bytes(), 0o600),
 	); err != nil {
 		return err
 	}
-	if _, err := b.goIn(ctx, plotModule, "run", ".", results); err != nil {
+	if err := b.goIn(ctx, plotModule, "run", ".", results); err != nil {
 		return err
 	}
 	b.progress("the results are in %s", dir)

@@ -77,7 +77,7 @@ func (b *bench) observedWorld(ctx context.Context) (*world, string, error) {
 	}
 	dir := filepath.Join(b.dir, "observed-as")
 	program := filepath.Join(dir, stack.PluginName)
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.Rename(built, program)); err != nil {
+	if err := errors.Join(os.Mkdir(dir, 0o750), os.Rename(built, program)); err != nil {
 		return nil, "", err
 	}
 	w, err := newWorld(ctx)
