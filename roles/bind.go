@@ -20,7 +20,9 @@ type Bound struct {
 	// service account, prefixed with "issuer:<name>:" unless the issuer is the
 	// default one. For a role of type vault it is the entity's name.
 	Alias string
-	// Groups are the names of group aliases, or of the entity's groups.
+	// Groups are the names of the group aliases: the groups claim's values,
+	// prefixed as Alias is. A service account has none. For a role of type vault
+	// they are the names of the entity's groups.
 	Groups []string
 	// Metadata is for the alias and the token: the mapped claims or the service
 	// account's names. The caller adds the role's name.
@@ -65,15 +67,14 @@ func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 		return nil, []error{fmt.Errorf("the token is of an issuer of kind %s, but the role is of type %s", p.Kind, c.role.RoleType)}
 	}
 	b := &binding{Bound: Bound{claims: p.Claims}}
-	var groups []string
+	var groups []string // as the issuer names them
 	if c.role.RoleType == TypeKubernetes {
 		c.bindServiceAccount(b, p.ServiceAccount)
 		if p.ServiceAccount != nil {
 			groups = p.ServiceAccount.Groups
 		}
 	} else {
-		c.bindClaims(b, p.Claims)
-		groups = b.Groups
+		groups = c.bindClaims(b, p.Claims)
 	}
 	if c.expression != nil {
 		b.check(c.expression.holds(p.Claims, p.Issuer, groups, now))
@@ -106,27 +107,43 @@ func (b *binding) check(err error) {
 	}
 }
 
-// setAlias sets the alias to the value that the issuer gave the identity.
-func (b *binding) setAlias(issuer, value string) error {
+// aliasName returns the name that the issuer gave an entity or a group as Vault
+// is to know it: no two issuers can give the same. Vault looks aliases up in
+// lower case.
+func aliasName(issuer, name string) (string, error) {
 	switch {
 	case issuer != DefaultIssuer:
-		b.Alias = issuerPrefix + issuer + ":" + value
-	case looksForeign(value):
-		return fmt.Errorf("the alias %s begins with %q, which is for the aliases of other issuers", quote(value), issuerPrefix)
-	default:
-		b.Alias = value
+		return issuerPrefix + issuer + ":" + name, nil
+	case strings.HasPrefix(strings.ToLower(name), issuerPrefix):
+		return "", fmt.Errorf("%s begins with %q, which is for the aliases of other issuers", quote(name), issuerPrefix)
+	}
+	return name, nil
+}
+
+// setAlias sets the alias to the value that the issuer gave the identity.
+func (b *binding) setAlias(issuer, value string) (err error) {
+	if b.Alias, err = aliasName(issuer, value); err != nil {
+		return fmt.Errorf("the alias %w", err)
 	}
 	return nil
 }
 
-// looksForeign says whether Vault, which looks names of aliases up in lower
-// case, could take the name for one of another issuer's.
-func looksForeign(name string) bool {
-	return strings.HasPrefix(strings.ToLower(name), issuerPrefix)
+// setGroups sets the group aliases to the groups that the issuer gave the
+// identity.
+func (b *binding) setGroups(issuer string, groups []string) error {
+	for _, group := range groups {
+		name, err := aliasName(issuer, group)
+		if err != nil {
+			return fmt.Errorf("the group %w", err)
+		}
+		b.Groups = append(b.Groups, name)
+	}
+	return nil
 }
 
-// bindClaims applies the JWT method's bindings.
-func (c *Compiled) bindClaims(b *binding, all map[string]any) {
+// bindClaims applies the JWT method's bindings. It returns the groups as the
+// token names them.
+func (c *Compiled) bindClaims(b *binding, all map[string]any) (groups []string) {
 	r := &c.role
 	if subject, _ := all["sub"].(string); r.BoundSubject != "" && subject != r.BoundSubject {
 		b.check(fmt.Errorf("the sub claim %s is not the role's bound_subject", quote(subject)))
@@ -135,7 +152,9 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) {
 		b.check(c.bound[i].match(all))
 	}
 	b.check(c.bindUser(b, all))
-	b.check(c.bindGroups(b, all))
+	groups, err := c.claimedGroups(all)
+	b.check(err)
+	b.check(b.setGroups(r.Issuer, groups))
 	b.Metadata = make(map[string]string, len(c.mappings)+4) // room for what the caller adds
 	for _, m := range c.mappings {
 		switch value := m.claim.find(all).(type) {
@@ -146,6 +165,7 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) {
 			b.check(fmt.Errorf("the claim %q of claim_mappings is not a string", m.claim.source))
 		}
 	}
+	return groups
 }
 
 func (c *Compiled) bindUser(b *binding, all map[string]any) error {
@@ -162,34 +182,35 @@ func (c *Compiled) bindUser(b *binding, all map[string]any) error {
 	return fmt.Errorf("the user claim %q is not a string", claim)
 }
 
-// bindGroups reads the groups: a list of strings, or one string. Empty ones are
-// passed over, as in the JWT method.
-func (c *Compiled) bindGroups(b *binding, all map[string]any) error {
+// claimedGroups reads the groups claim: a list of strings, or one string. Empty
+// ones are passed over, as in the JWT method.
+func (c *Compiled) claimedGroups(all map[string]any) ([]string, error) {
 	claim := c.role.GroupsClaim
 	if claim == "" {
-		return nil
+		return nil, nil
 	}
 	var list []any
 	switch value := c.groups.find(all).(type) {
 	case nil:
-		return fmt.Errorf("the groups claim %q is not in the token", claim)
+		return nil, fmt.Errorf("the groups claim %q is not in the token", claim)
 	case []any:
 		list = value
 	case string:
 		list = []any{value}
 	default:
-		return fmt.Errorf("the groups claim %q is not a list of strings", claim)
+		return nil, fmt.Errorf("the groups claim %q is not a list of strings", claim)
 	}
+	groups := make([]string, 0, len(list))
 	for i, element := range list {
 		group, ok := element.(string)
 		if !ok {
-			return fmt.Errorf("the groups claim %q has the element %d, which is not a string", claim, i)
+			return groups, fmt.Errorf("the groups claim %q has the element %d, which is not a string", claim, i)
 		}
 		if group != "" {
-			b.Groups = append(b.Groups, group)
+			groups = append(groups, group)
 		}
 	}
-	return nil
+	return groups, nil
 }
 
 // couldTake says why the role takes no service account of these names, or

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mitchellh/pointerstructure"
+	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
@@ -76,6 +77,8 @@ func TestBindToken(t *testing.T) {
 		"groups may be one string":              {func(r *Role) { r.GroupsClaim = "g" }, `{"g": "a"}`, ""},
 		"groups may be an empty list":           {func(r *Role) { r.GroupsClaim = "g" }, `{"g": []}`, ""},
 		"missing groups are refused":            {func(r *Role) { r.GroupsClaim = "g" }, `{}`, `groups claim "g" is not in the token`},
+		"a group of another issuer is refused":  {func(r *Role) { r.GroupsClaim = "g" }, `{"g": ["a", "issuer:b:admins"]}`, `"issuer:"`},
+		"nor in another case":                   {func(r *Role) { r.GroupsClaim = "g" }, `{"g": "ISSUER:b:admins"}`, `"issuer:"`},
 		"groups that are a number":              {func(r *Role) { r.GroupsClaim = "g" }, `{"g": 1}`, "not a list of strings"},
 		"groups with a number":                  {func(r *Role) { r.GroupsClaim = "g" }, `{"g": ["a", 1]}`, "element 1"},
 		"a mapped claim that is no string":      {func(r *Role) { r.ClaimMappings = map[string]string{"a": "x"} }, `{"a": 1}`, `claim "a" of claim_mappings`},
@@ -217,6 +220,23 @@ func TestBindMakesTheIdentity(t *testing.T) {
 		b, err := c.Bind(p, now)
 		require.NoError(t, err)
 		require.Equal(t, "issuer:gitlab:runner", b.Alias)
+	})
+
+	t.Run("of another issuer, in groups that no default issuer can give", func(t *testing.T) {
+		c := compile(t, jwtRole(func(r *Role) {
+			r.Issuer, r.GroupsClaim = "gitlab", "g"
+			r.BoundExpression = `groups == ['vault-admins', 'issuer:x']` // the names that the issuer gave
+			r.UserTemplate = publish("{{claim(g)|escape}}")
+		}))
+		p := token(t, `{"g": ["vault-admins", "issuer:x"]}`)
+		p.Issuer = "gitlab"
+		b, err := c.Bind(p, now)
+		require.NoError(t, err)
+		require.Equal(t, []string{"issuer:gitlab:vault-admins", "issuer:gitlab:issuer:x"}, b.Groups)
+		require.Equal(t, b.Groups, c.Preview(p, account, userKey, now).Groups)
+		_, user, err := render(t, c, p)
+		require.NoError(t, err)
+		require.Equal(t, jwt.StringList{"vault-admins", "issuer:x"}, user.Pub.Allow)
 	})
 
 	t.Run("of a Vault entity", func(t *testing.T) {
