@@ -177,7 +177,10 @@ func (c *chain) planOperator(ctx context.Context, s logical.Storage, d *framewor
 	if err := plan.after.apply(d); err != nil {
 		return nil, err
 	}
-	return plan, plan.after.check()
+	if err := plan.after.check(); err != nil {
+		return nil, err
+	}
+	return plan, c.checkStrict(ctx, s, plan.after)
 }
 
 // operatorAfter is the operator whose settings the write gives: the stored one,

@@ -152,7 +152,7 @@ func (e *namedEntry) open(name string, o *operator) *account {
 			opened.signers[signerName{key.Role, key.Scope != nil}] = lazyKey(key.Seed)
 		}
 	}
-	if seed := e.plainSeed(o); seed != "" {
+	if seed := e.plainSeed(o.strict()); seed != "" {
 		opened.signers[plainSigner] = lazyKey(seed)
 	}
 	if e.Former != "" {

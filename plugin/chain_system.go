@@ -85,8 +85,8 @@ func (c *chain) checkWayIn(ctx context.Context, s logical.Storage, before, after
 	if after.Claims.Limits.Conn == 0 {
 		return badField("config", "has limits.conn 0: the mount delivers accounts as a user of the system account")
 	}
-	former := before.plainSeed(operator)
-	switch after.plainSeed(operator) {
+	former := before.plainSeed(operator.strict())
+	switch after.plainSeed(operator.strict()) {
 	case former:
 		return nil
 	case "":
@@ -103,14 +103,34 @@ func (c *chain) checkWayIn(ctx context.Context, s logical.Storage, before, after
 	return nil
 }
 
+// checkStrict refuses strict_signing_key_usage where the system account's
+// identity key signs the user who delivers.
+func (c *chain) checkStrict(ctx context.Context, s logical.Storage, after *operatorEntry) error {
+	if after.None || after.SystemAccount == "" || !after.Claims.StrictSigningKeyUsage {
+		return nil
+	}
+	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+after.SystemAccount)
+	if index == nil || err != nil {
+		return err
+	}
+	system, err := readNamed(ctx, s, index.Name)
+	if system == nil || err != nil {
+		return err
+	}
+	if system.Seed != "" && system.plainSeed(true) == "" {
+		return badField("strict_signing_key_usage", "cannot be set: the system account has no signing key in the mount, and its identity key could deliver no more; add one at jwt/%s/keys/%s", index.Name, defaultKey)
+	}
+	return nil
+}
+
 // plainSeed is the seed of the key that signs users who have no scope. The
 // identity key takes the place of one that is not there, where nats-server lets
 // its users in: without strict_signing_key_usage.
-func (e *namedEntry) plainSeed(o *operator) string {
+func (e *namedEntry) plainSeed(strict bool) string {
 	if key := e.key(defaultKey); key != nil && key.Scope == nil && key.Seed != "" {
 		return key.Seed
 	}
-	if o.strict() {
+	if strict {
 		return ""
 	}
 	return e.Seed

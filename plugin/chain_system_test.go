@@ -39,6 +39,13 @@ func TestTheMountFindsItsWayInWhileItsOwnKeyIsRotated(t *testing.T) {
 	m.requireInStep()
 }
 
+func TestASystemAccountThatCannotBeIsToldBeforeAnythingIsStored(t *testing.T) {
+	m := newChainMount(t)
+	m.write("config", map[string]any{"no_operator": true})
+	m.write("jwt/SYS", map[string]any{"type": "account", "public_key": newKey(t, trust.Account).Public()})
+	m.refuse(logical.UpdateOperation, "config", map[string]any{"no_operator": false, "default_role": "dev"}, `config needs the name "SYS" for the system account, which jwt/SYS has: delete it first`)
+}
+
 func TestTheMountIsNotLockedOut(t *testing.T) {
 	m := newChainMount(t)
 	m.write("config", nil)
@@ -52,6 +59,8 @@ func TestTheMountIsNotLockedOut(t *testing.T) {
 	imported.write("jwt/SYS", map[string]any{"type": "account", "account_jwt": n.systemJWT, "seed": n.system.Seed()})
 	imported.deliverPending()
 	require.Equal(t, map[string]bool{n.system.Public(): true}, imported.signersOfDelivery())
+	imported.write("config", map[string]any{"operator_seed": n.identity.Seed()})
+	imported.refuse(logical.UpdateOperation, "config", map[string]any{"strict_signing_key_usage": true}, `strict_signing_key_usage cannot be set: the system account has no signing key in the mount, and its identity key could deliver no more; add one at jwt/SYS/keys/default`)
 	key := newKey(t, trust.Account)
 	imported.write("jwt/SYS/keys/default", map[string]any{"seed": key.Seed()})
 	require.Equal(t, map[string]bool{n.system.Public(): true, key.Public(): true}, imported.signersOfDelivery())
