@@ -434,3 +434,39 @@ func TestALeaseIsRevokedThoughNATSIsDown(t *testing.T) {
 	})
 	e.waitForDelivery("orders")
 }
+
+// The commands of docs/credentials.md run as they stand, and do what it says.
+func TestTheCredentialsGuideRunsAsItStands(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	e.account("orders", nil)
+	e.role("dev", nil)
+	e.role("batch", fields{"signing_key": "role"})
+	batch := e.connect(e.login("batch", e.token(nil)).Creds)
+	blocks := e.guide("credentials.md", map[string]string{"nats-dev": e.mount + "-dev", "auth disable nats": "auth disable " + e.mount}).blocks("sh")
+	require.Len(t, blocks, 5)
+	login, leases, revokeLeases, named, revoke := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
+	dir, job := t.TempDir(), "export CI_JOB_JWT="+e.token(nil)+"\n"
+
+	e.shell(dir, job+login)
+	byLogin, err := e.dial(nats.UserCredentials(dir + "/dev.creds"))
+	require.NoError(t, err)
+	require.Contains(t, e.shell(dir, job+leases), "lease_id")
+	e.shell(dir, named)
+	worker, err := e.dial(nats.UserJWT(
+		func() (string, error) { return e.read("jwt/worker")["jwt"].(string), nil },
+		func(nonce []byte) ([]byte, error) { return e.signature("worker", nonce) }))
+	require.NoError(t, err)
+
+	another := e.login("batch", e.token(nil))
+	listed := e.shell(dir, "export USER_PUBLIC_KEY="+another.Data["user_public_key"].(string)+"\n"+revoke)
+	require.Contains(t, listed, "2025-01-02T15:04:05Z")
+	e.isCutOff(worker)
+	e.isCutOff(batch)
+	byLogin.publishes("anything")
+
+	runner := e.login("dev", e.token(nil))
+	leased := e.connect(e.creds(runner.client, "dev", fields{"jwt": e.token(nil)}).Creds)
+	e.shell(dir, "export JOB_TOKEN="+runner.Auth.ClientToken+"\n"+revokeLeases)
+	e.isCutOff(leased)
+}

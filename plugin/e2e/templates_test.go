@@ -227,3 +227,57 @@ func TestNoIdentityGetsMoreThanTheTemplateSpells(t *testing.T) {
 		})
 	}
 }
+
+// The commands of docs/roles.md run as they stand, and give what it says.
+func TestTheRolesGuideRunsAsItStands(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	e.account("orders", nil)
+	guide := e.guide("roles.md", map[string]string{})
+	blocks := guide.blocks("sh")
+	require.Len(t, blocks, 4)
+	var printed strings.Builder
+	for _, block := range blocks {
+		printed.WriteString(e.shell(t.TempDir(), block))
+	}
+	for _, text := range []string{"ci.acme/web%2Eshop.dev.", "ci.acme/web%2Eshop.ops.", `"branch:main"`, `"allowed": true`} {
+		require.Contains(t, printed.String(), text)
+	}
+
+	ci := e.connect(e.login("ci", e.token(fields{
+		"project_path": "acme/web.shop", "user_login": "ann", "groups": []string{"dev"}, "git": fields{"branch": "main"},
+	})).Creds)
+	ci.publishes("ci.acme/web%2Eshop.dev.x")
+	ci.mayNotPublish("ci.acme/web%2Eshop.dev.secret")
+	batch := e.connect(e.login("batch", e.token(fields{"project_path": "p", "job": "build", "team": "shop"})).Creds)
+	batch.publishes("batch.shop.build")
+	batch.mayNotPublish("batch.shop.other")
+
+	// What it says of nats-server.
+	e.templated("open", `{"pub":{"allow":["a"]},"sub":{"allow":["in.*"]}}`, nil)
+	e.templated("closed", `{"pub":{"allow":["a"]},"sub":{"allow":["in.*"],"deny":["in.*.>"]}}`, nil)
+	e.connect(e.login("open", e.token(nil)).Creds).subscribes("in.>")
+	closed := e.connect(e.login("closed", e.token(nil)).Creds)
+	closed.subscribes("in.a")
+	closed.mayNotSubscribe("in.a.>")
+}
+
+// A user JWT has to fit into the line with which a client connects.
+func TestPermissionsOfTwoKilobytesFitIntoAUserJWT(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	e.account("orders", nil)
+	subjects := func(bytes int) string {
+		subject := `"` + strings.Repeat("x", 47) + `",`
+		return `{"pub":{"allow":[` + strings.TrimSuffix(strings.Repeat(subject, bytes/len(subject)), ",") + `]},"sub":{"allow":["a"]}}`
+	}
+	e.templated("fits", subjects(2000), nil)
+	e.templated("large", subjects(4000), nil)
+	e.templated("scoped", subjects(4000), fields{"scoped": true})
+	e.connect(e.login("fits", e.token(nil)).Creds)
+	e.connect(e.login("scoped", e.token(nil)).Creds)
+	large, err := e.tryLogin("large", e.token(nil), nil)
+	require.NoError(t, err)
+	_, err = e.tryConnect(large.Creds)
+	require.Error(t, err)
+}
