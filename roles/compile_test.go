@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,10 @@ func TestCompileRefuses(t *testing.T) {
 			jwtRole(func(r *Role) { r.ClaimMappings = map[string]string{"a": "role"} }), "claim_mappings", "reserved"},
 		"a mapping to the account's metadata": {
 			jwtRole(func(r *Role) { r.ClaimMappings = map[string]string{"a": "account"} }), "claim_mappings", "reserved"},
+		"a template that makes every user too large": {
+			jwtRole(template(publish(strings.Repeat("a", maxSize)))), "user_template", "more than the 65536 of a user"},
+		"a scope that makes every user too large": {
+			jwtRole(func(r *Role) { r.Scoped, r.UserTemplate = true, publish(strings.Repeat("a", maxSize)) }), "user_template", "more than the 65536 of a user"},
 		"two mappings to one metadata key": {
 			jwtRole(func(r *Role) { r.ClaimMappings = map[string]string{"a": "x", "b": "x"} }), "claim_mappings", `"a" and "b"`},
 		"a mapping to no metadata key": {

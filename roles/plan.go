@@ -64,6 +64,9 @@ func (c *Compiled) compileUser() error {
 	if err := plan.encode(); err != nil {
 		return fmt.Errorf("encoding the user template: %w", err)
 	}
+	if size := plan.constantSize(); size > maxSize {
+		return badField("user_template", "renders to at least %d bytes, more than the %d of a user", size, maxSize)
+	}
 	c.user = plan
 	return nil
 }
@@ -208,6 +211,20 @@ func (p *userPlan) encode() error {
 		p.size += len(p.head[i].encoded) + 64 // a subject
 	}
 	return nil
+}
+
+// constantSize is how many bytes a user has whatever its values are.
+func (p *userPlan) constantSize() int {
+	size := len(p.tail)
+	for i := range p.head {
+		size += len(p.head[i].encoded)
+	}
+	if p.scoped {
+		for _, e := range slices.Concat(p.template.lists[:]...) {
+			size += len(e.sample())
+		}
+	}
+	return size
 }
 
 // userClaimsVersion is the version of the NATS claims that jwt/v2 encodes.

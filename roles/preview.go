@@ -2,6 +2,7 @@ package roles
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
@@ -68,38 +69,42 @@ func (c *Compiled) preview(b *Bound, errs []error, a Account, userPublicKey stri
 
 	r := c.user.render(b, a, userPublicKey)
 	preview.Name = r.name
+	nats := r.encode()
 	preview.Errors = append(preview.Errors, r.errs...)
 	preview.Origins = r.origins()
 	if len(preview.Errors) == 0 {
-		preview.NATS = r.encode()
+		preview.NATS = nats
 	}
 	return preview
 }
 
-// origins lists what could be rendered, and from what.
+// origins lists what could be rendered, and from what, as far as the bounds on a
+// user go.
 func (r *rendering) origins() []Origin {
 	var origins []Origin
+	var entries []entry
 	if r.plan.name != nil {
-		origins = r.appendOrigins(origins, entry{"user_name", r.plan.name})
+		entries = append(entries, entry{"user_name", r.plan.name})
 	} else if r.name != "" {
 		origins = append(origins, Origin{Place: "user_name", Rendered: r.name, Template: "the alias, escaped"})
 	}
-	for _, tag := range r.plan.template.tags {
-		origins = r.appendOrigins(origins, tag)
-	}
-	for _, list := range r.plan.template.lists {
-		for _, e := range list {
-			origins = r.appendOrigins(origins, e)
+	entries = append(entries, r.plan.template.tags...)
+	entries = append(entries, slices.Concat(r.plan.template.lists[:]...)...)
+	size := 0
+	for _, e := range entries {
+		if r.count(e.text) > maxSubjects {
+			continue
 		}
+		if size += r.sizeOf(e.text); size > maxSize {
+			break
+		}
+		origins = r.appendOrigins(origins, e)
 	}
 	return origins
 }
 
-// appendOrigins appends what an entry renders to, up to the bound on subjects.
+// appendOrigins appends what an entry renders to.
 func (r *rendering) appendOrigins(origins []Origin, e entry) []Origin {
-	if r.count(e.text) > maxSubjects {
-		return origins
-	}
 	r.each(e.text, func(choice []int) {
 		o := Origin{Place: e.place, Template: e.source}
 		o.Rendered = r.fill(e.text, choice)

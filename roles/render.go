@@ -8,10 +8,17 @@ import (
 	"strings"
 )
 
-// maxSubjects bounds how many subjects one list of permissions renders to.
+// maxSubjects bounds how many subjects one list of permissions renders to, and
+// how many tags there are.
 // nats-server's own bound for what it expands is 4,096; a user JWT with that many would
 // not fit into the control line with which a client connects.
 const maxSubjects = 1000
+
+// maxSize bounds, in bytes, a user's name, tags and permissions together, and
+// then the JSON of the user JWT's nats member. It is more than nats-server takes
+// by default (max_control_line), and much less than what the values of one long
+// token can be combined to.
+const maxSize = 64 << 10
 
 // Account is what rendering needs to know of the role's account.
 type Account struct {
@@ -35,10 +42,11 @@ type User struct {
 // value is refused, and the error names the placeholder and so the claim.
 func (c *Compiled) Render(b *Bound, a Account, userPublicKey string) (*User, error) {
 	r := c.user.render(b, a, userPublicKey)
+	nats := r.encode()
 	if len(r.errs) > 0 {
 		return nil, r.errs[0]
 	}
-	return &User{Name: r.name, NATS: r.encode()}, nil
+	return &User{Name: r.name, NATS: nats}, nil
 }
 
 // A rendering is one user in the making.
@@ -51,6 +59,7 @@ type rendering struct {
 	values []value // of plan.calls
 	name   string
 	tags   []string
+	size   int     // of what was rendered, in bytes; see maxSize
 	errs   []error // why the user is refused, all reasons
 }
 
@@ -62,7 +71,7 @@ func (p *userPlan) render(b *Bound, a Account, userPublicKey string) *rendering 
 	r.renderTags()
 	r.resolveAll(p.tagsEnd, len(p.calls))
 	for list := range p.template.lists {
-		r.checkCount(list)
+		r.checkList(list)
 	}
 	return r
 }
@@ -86,12 +95,17 @@ func (r *rendering) resolveAll(from, to int) {
 
 func (r *rendering) renderName() {
 	if r.plan.name == nil {
-		r.name = escape(r.bound.Alias)
+		if name := escape(r.bound.Alias); r.take("user_name", len(name)) {
+			r.name = name
+		}
 		return
 	}
 	switch n := r.count(r.plan.name); n {
 	case 0: // a placeholder has no value, which is reported already
 	case 1:
+		if !r.take("user_name", r.sizeOf(r.plan.name)) {
+			return
+		}
 		name := r.expand(r.plan.name)[0]
 		if strings.ContainsAny(name, "{}") {
 			r.refuse(fmt.Errorf("user_name is %s: a brace in it could be taken for a placeholder by nats-server", quote(name)))
@@ -104,10 +118,15 @@ func (r *rendering) renderName() {
 }
 
 func (r *rendering) renderTags() {
+	total := 0
 	for _, tag := range r.plan.template.tags {
-		if r.count(tag.text) > maxSubjects {
-			r.refuse(fmt.Errorf("%s has more than %d values", tag.place, maxSubjects))
-			continue
+		n := r.count(tag.text)
+		if total += n; total > maxSubjects {
+			r.refuse(fmt.Errorf("%s gives %d tags, with the entries before it more than %d", tag.place, n, maxSubjects))
+			return
+		}
+		if !r.take(tag.place, r.sizeOf(tag.text)) {
+			return
 		}
 		_, hasKey := tagKey(tag.text)
 		for _, s := range r.expand(tag.text) {
@@ -123,8 +142,9 @@ func (r *rendering) renderTags() {
 	}
 }
 
-// checkCount refuses a list that would have more subjects than the bound.
-func (r *rendering) checkCount(list int) {
+// checkList refuses a list that would have more subjects than the bound, or make
+// the user too large.
+func (r *rendering) checkList(list int) {
 	total := 0
 	for _, e := range r.plan.template.lists[list] {
 		n := r.count(e.text)
@@ -132,7 +152,43 @@ func (r *rendering) checkCount(list int) {
 			r.refuse(fmt.Errorf("%s gives %d subjects, with the entries before it more than %d", e.place, n, maxSubjects))
 			return
 		}
+		if !r.take(e.place, r.sizeOf(e.text)) {
+			return
+		}
 	}
+}
+
+// take adds to the user's size what is about to be rendered, and reports whether
+// it is still within the bound. If not, the user is refused, once.
+func (r *rendering) take(place string, size int) bool {
+	before := r.size
+	r.size += size
+	if before <= maxSize && r.size > maxSize {
+		r.refuse(fmt.Errorf("%s: %w", place, errTooLarge))
+	}
+	return r.size <= maxSize
+}
+
+var errTooLarge = fmt.Errorf("the user is too large: its name, tags and permissions have more than %d bytes", maxSize)
+
+// sizeOf returns how many bytes a text renders to that gives no more strings
+// than maxSubjects.
+func (r *rendering) sizeOf(t *text) int {
+	n := r.count(t)
+	if n == 0 {
+		return 0
+	}
+	size := 0
+	for i := range t.parts {
+		p := &t.parts[i]
+		if p.call == nil {
+			size += n * len(p.literal)
+			continue
+		}
+		v := r.values[p.call.index]
+		size += n / v.len() * v.size() // each of its values as often as the others
+	}
+	return size
 }
 
 // count returns how many strings a text renders to, or more than maxSubjects.
@@ -198,8 +254,11 @@ func (r *rendering) each(t *text, visit func(choice []int)) {
 	}
 }
 
-// encode writes the nats member of the user JWT.
+// encode writes the nats member of the user JWT, unless the user is refused.
 func (r *rendering) encode() []byte {
+	if len(r.errs) > 0 {
+		return nil
+	}
 	p := r.plan
 	out := make([]byte, 0, p.size)
 	for i := range p.head {
@@ -222,7 +281,11 @@ func (r *rendering) encode() []byte {
 		}
 		out = append(out, ']')
 	}
-	return append(out, p.tail...)
+	if out = append(out, p.tail...); len(out) > maxSize { // JSON escapes some characters
+		r.refuse(errTooLarge)
+		return nil
+	}
+	return out
 }
 
 // appendSubjects appends the subjects of a text as JSON strings with commas

@@ -2,6 +2,8 @@ package roles
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/jwt/v2"
@@ -99,6 +101,67 @@ func TestARenderedUserIsWhatJWTv2Encodes(t *testing.T) {
 			claims := jwt.UserClaims{}
 			require.NoError(t, json.Unmarshal([]byte(`{"nats":`+string(u.NATS)+`}`), &claims))
 			require.Equal(t, test.scoped, claims.HasEmptyPermissions())
+		})
+	}
+}
+
+// A token has 64 KiB at most; what it renders to must not be much more.
+func TestAUserThatIsTooLargeIsRefused(t *testing.T) {
+	list := func(n int) string {
+		elements := make([]string, n)
+		for i := range elements {
+			elements[i] = fmt.Sprintf(`"e%d"`, i)
+		}
+		return "[" + strings.Join(elements, ",") + "]"
+	}
+	big := strings.Repeat("x", 30_000)
+	const tooBig = "the user is too large"
+	for name, test := range map[string]struct {
+		role  func(*Role)
+		token string
+		fault string // empty: it is rendered
+	}{
+		"a product of a list and a long claim": {
+			template(publish("{{claim(l)}}.{{claim(b)}}")), `{"l": ` + list(1000) + `, "b": "` + big + `"}`, "pub.allow[0]: " + tooBig},
+		"a long claim in many subjects": {
+			template(publish("a.{{claim(b)}}", "b.{{claim(b)}}", "c.{{claim(b)}}")), `{"b": "` + big + `"}`, "pub.allow[2]: " + tooBig},
+		"a long claim many times in a name": {
+			func(r *Role) { r.UserName = "{{claim(b)}}-{{claim(b)}}-{{claim(b)}}" }, `{"b": "` + big + `"}`, "user_name: " + tooBig},
+		"a long claim as the default name": {
+			nil, `{"sub": "` + strings.Repeat(".", 30_000) + `"}`, "user_name: " + tooBig},
+		"a product in a tag": {
+			template(`{"tags": ["t:{{claim(l)}}-{{claim(b)}}"]}`), `{"l": ` + list(10) + `, "b": "` + big + `"}`, "tags[0]: " + tooBig},
+		"a long claim that JSON escapes": {
+			template(publish("{{claim(b)}}")), `{"b": "` + strings.Repeat("&", 30_000) + `"}`, tooBig},
+		"many tags in many entries": {
+			template(`{"tags": ["a:{{claim(l)}}", "b:{{claim(l)}}"]}`), `{"l": ` + list(501) + `}`, "tags[1] gives 501 tags, with the entries before it more than 1000"},
+		"a scope that nats-server would expand": {
+			func(r *Role) {
+				r.Scoped, r.UserTemplate = true, `{"pub": {"allow": ["{{tag(t)}}.{{tag(b)}}"]}, "tags": ["t:{{claim(l)}}", "b:{{claim(b)}}"]}`
+			}, `{"l": ` + list(10) + `, "b": "` + big + `"}`, "pub.allow[0]: " + tooBig},
+		"many tags, but not too many": {
+			template(`{"tags": ["a:{{claim(l)}}", "b:{{claim(l)}}"]}`), `{"l": ` + list(500) + `}`, ""},
+		"a long claim once": {
+			template(publish("{{claim(b)}}")), `{"b": "` + big + `"}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, jwtRole(test.role))
+			p := token(t, test.token)
+			_, _, err := render(t, c, p)
+			preview := c.Preview(p, account, userKey, now)
+			if test.fault == "" {
+				require.NoError(t, err)
+				require.Empty(t, preview.Errors)
+				return
+			}
+			require.ErrorContains(t, err, test.fault)
+			require.Equal(t, err, preview.Errors[0])
+			require.Nil(t, preview.NATS)
+			size := 0
+			for _, o := range preview.Origins {
+				size += len(o.Rendered)
+			}
+			require.LessOrEqual(t, size, maxSize)
 		})
 	}
 }

@@ -224,7 +224,7 @@ func TestRender(t *testing.T) {
 		"as many subjects as there may be": {template(publish("{{claim(l)}}")), `{"l": [` + strings.Repeat(`"a",`, maxSubjects-1) + `"a"]}`, want{}, ""},
 		"a subject too many":               {template(publish("x", "{{claim(l)}}")), `{"l": [` + strings.Repeat(`"a",`, maxSubjects-1) + `"a"]}`, want{}, "pub.allow[1] gives 1000 subjects, with the entries before it more than 1000"},
 		"a product of too many subjects":   {template(publish("{{claim(l)}}.{{claim(/l)}}")), `{"l": [` + strings.Repeat(`"a",`, 31) + `"a"]}`, want{}, "pub.allow[0]"},
-		"a product of too many tags":       {template(`{"tags": ["k:{{claim(l)}}-{{claim(/l)}}"]}`), `{"l": [` + strings.Repeat(`"a",`, 31) + `"a"]}`, want{}, "tags[0] has more than 1000 values"},
+		"a product of too many tags":       {template(`{"tags": ["k:{{claim(l)}}-{{claim(/l)}}"]}`), `{"l": [` + strings.Repeat(`"a",`, 31) + `"a"]}`, want{}, "tags[0] gives 1024 tags"},
 		"a long value is cut in the error": {template(publish("{{claim(p)}}")), `{"p": "` + strings.Repeat("x", 200) + `."}`, want{}, strings.Repeat("x", 80) + `"...`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,15 @@ func (v value) at(i int) string {
 	return v.many[i]
 }
 
+// size is how many bytes the values have together.
+func (v value) size() int {
+	n := len(v.one)
+	for _, s := range v.many {
+		n += len(s)
+	}
+	return n
+}
+
 // errNoValue says that a value cannot be had for a reason that is reported
 // elsewhere.
 var errNoValue = errors.New("depends on what could not be rendered")
