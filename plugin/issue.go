@@ -21,7 +21,7 @@ var (
 	}
 	userKeySignatureField = &framework.FieldSchema{
 		Type:        framework.TypeString,
-		Description: "Proof that the workload has the key of user_public_key: its signature over the jwt field's text, in standard base64. Needed where the role has user_key_proof.",
+		Description: "Proof that the workload has the key of user_public_key: its signature, in standard base64, over the jwt field's text, or where there is none over the text creds/<role>. Needed at creds/:role, and at a login where the role has user_key_proof.",
 	}
 )
 
@@ -72,8 +72,9 @@ type userKey struct {
 }
 
 // userKeyOf takes the workload's own key from the request, or makes one. The
-// role may insist on the former, and on a proof that the workload has it.
-func userKeyOf(d *framework.FieldData, role *role) (userKey, error) {
+// role may insist on the former. provenBy is the text that the workload's key
+// has to have signed, if that is demanded.
+func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, error) {
 	public := d.Get("user_public_key").(string)
 	if public == "" {
 		if role.entry.UserKey == roles.UserKeyClient {
@@ -88,19 +89,18 @@ func userKeyOf(d *framework.FieldData, role *role) (userKey, error) {
 	if err := trust.CheckPublicKey(trust.User, public); err != nil {
 		return userKey{}, badField("user_public_key", "%s", err)
 	}
-	if role.entry.UserKeyProof {
-		if err := checkProof(public, d.Get("jwt").(string), d.Get("user_key_signature").(string)); err != nil {
+	if provenBy != "" {
+		if err := checkProof(public, provenBy, d.Get("user_key_signature").(string)); err != nil {
 			return userKey{}, err
 		}
 	}
 	return userKey{public: public}, nil
 }
 
-// checkProof holds the signature against the workload's token: whoever has seen
-// only the token cannot have its credentials made out to a key of their own.
-func checkProof(public, token, signature string) error {
+// checkProof holds the signature against the text.
+func checkProof(public, text, signature string) error {
 	if signature == "" {
-		return badField("user_key_signature", "is missing: the role has user_key_proof")
+		return badField("user_key_signature", "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof")
 	}
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
@@ -110,8 +110,8 @@ func checkProof(public, token, signature string) error {
 	if err != nil {
 		return badField("user_public_key", "is not a public key: %s", err)
 	}
-	if err := key.Verify([]byte(token), raw); err != nil {
-		return badField("user_key_signature", "is not a signature over the jwt by the key of user_public_key")
+	if err := key.Verify([]byte(text), raw); err != nil {
+		return badField("user_key_signature", "is not a signature over the jwt, or without one over creds/<role>, by the key of user_public_key")
 	}
 	return nil
 }

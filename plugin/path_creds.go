@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -25,8 +26,8 @@ func (b *backend) pathsCreds() []*framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "credentials"},
 		Fields: map[string]*framework.FieldSchema{
 			"role": {
-				Type:        framework.TypeLowerCaseString,
-				Description: "Role to get credentials of.",
+				Type:        framework.TypeString,
+				Description: "Role to get credentials of, in lower case as it was written: Vault's policies tell paths apart by case.",
 				Required:    true,
 			},
 			"jwt": {
@@ -68,6 +69,10 @@ func (b *backend) secretUser() *framework.Secret {
 func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	now := time.Now()
 	name := d.Get("role").(string)
+	if name != strings.ToLower(name) {
+		// A policy for the role's own path does not hold for this one.
+		return answer(badField("role", "%q is not in lower case", name))
+	}
 	role, err := b.role(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
@@ -79,7 +84,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
-	key, err := userKeyOf(d, role)
+	key, err := userKeyOf(d, role, role.leaseProof(d))
 	if err != nil {
 		return answer(err)
 	}
@@ -102,6 +107,16 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		resp.AddWarning(fmt.Sprintf("account %q is one of someone else's NATS: when this lease is revoked, the user is not cut off before its JWT ends", creds.account))
 	}
 	return resp, nil
+}
+
+// leaseProof is what a key that the caller brings has to sign. It is demanded
+// always: the end of the lease revokes the key, and nobody may have another's
+// key revoked.
+func (r *role) leaseProof(d *framework.FieldData) string {
+	if token := d.Get("jwt").(string); token != "" {
+		return token
+	}
+	return "creds/" + r.name
 }
 
 // identifyCaller says who the credentials are for: the caller's entity for a
@@ -135,7 +150,8 @@ func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) er
 		return fmt.Errorf("looking up the caller's entity: %w", err)
 	}
 	if entity == nil || !slices.ContainsFunc(entity.Aliases, func(alias *logical.Alias) bool {
-		return alias.MountAccessor == req.MountAccessor && alias.Name == bound.Alias
+		// Vault's identity store does not tell names apart by case.
+		return alias.MountAccessor == req.MountAccessor && strings.ToLower(alias.Name) == strings.ToLower(bound.Alias)
 	}) {
 		return badField("jwt", "is of %q, which is not the workload that the Vault token belongs to", bound.Alias)
 	}

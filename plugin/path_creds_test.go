@@ -331,14 +331,40 @@ func TestALaterLeaseForTheSameKeyOutlivesARevokedOne(t *testing.T) {
 	m := newCredsMount(t)
 	m.role("dev", nil)
 	key := newKey(t, trust.User)
-	secret := m.lease("dev", map[string]any{"jwt": m.token(nil), "user_public_key": key.Public()}).Secret
+	own := func() map[string]any {
+		token := m.token(nil)
+		return map[string]any{"jwt": token, "user_public_key": key.Public(), "user_key_signature": proof(key, token)}
+	}
+	secret := m.lease("dev", own()).Secret
 	secret.InternalData["issued"] = time.Now().Add(-time.Minute).Unix()
-	later := userClaims(t, m.lease("dev", map[string]any{"jwt": m.token(nil), "user_public_key": key.Public()}).Data["jwt"])
+	later := userClaims(t, m.lease("dev", own()).Data["jwt"])
 	_, err := m.handle(logical.RevokeOperation, secret)
 	require.NoError(t, err)
 	claims := accountClaims(t, m.read("jwt/orders")["jwt"])
 	require.Contains(t, claims.Revocations, key.Public())
 	require.False(t, claims.IsClaimRevoked(later))
+}
+
+// The key of a lease is revoked with it, so nobody may have one made out to a key
+// that is another's.
+func TestALeaseIsForAKeyThatTheCallerHas(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.vaultRole("ops", nil)
+	victim := newKey(t, trust.User)
+	token := m.token(nil)
+	m.refused("dev", map[string]any{"jwt": token, "user_public_key": victim.Public()}, "user_key_signature is missing")
+	m.refused("ops", map[string]any{"user_public_key": victim.Public()}, "user_key_signature is missing")
+	m.refused("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(newKey(t, trust.User), "creds/ops")}, "user_key_signature")
+	m.refused("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(victim, "creds/dev")}, "user_key_signature")
+	m.lease("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(victim, "creds/ops")})
+}
+
+// To Vault's policies creds/OPS is another path than creds/ops.
+func TestARolesNameIsTakenInLowerCaseOnly(t *testing.T) {
+	m := newCredsMount(t)
+	m.vaultRole("ops", nil)
+	m.refused("OPS", nil, "lower case")
 }
 
 func TestALeaseThatSaysNothingIsNotTakenForRevoked(t *testing.T) {

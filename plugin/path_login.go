@@ -64,7 +64,7 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 		return &logical.Response{Auth: auth}, nil
 	}
 
-	key, err := userKeyOf(d, role)
+	key, err := userKeyOf(d, role, role.loginProof(d))
 	if err != nil {
 		return answer(err)
 	}
@@ -74,6 +74,16 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 	}
 	auth.Metadata["user_public_key"] = creds.userPublicKey
 	return &logical.Response{Auth: auth, Data: creds.response()}, nil
+}
+
+// loginProof is what a key that the workload brings to a login has to sign where
+// the role demands it: the token, so that whoever has seen only that cannot have
+// its credentials made out to a key of their own.
+func (r *role) loginProof(d *framework.FieldData) string {
+	if !r.entry.UserKeyProof {
+		return ""
+	}
+	return d.Get("jwt").(string)
 }
 
 // loginRole is the role that the request names, or the default one.

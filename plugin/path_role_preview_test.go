@@ -15,10 +15,11 @@ func TestAPreviewShowsWhatALoginWouldGiveAndIssuesNothing(t *testing.T) {
 		"user_name": "ci-{{claim(project)}}", "groups_claim": "groups", "claim_mappings": map[string]any{"project": "project"},
 		"user_template": `{"pub":{"allow":["{{claim(project)}}.{{claim(groups)}}.>"]},"sub":{"allow":["_INBOX.{{subject()}}.>"]},"tags":["project:{{claim(project)}}"]}`,
 	})
-	key := newKey(t, trust.User).Public()
+	own := newKey(t, trust.User)
+	key := own.Public()
 	claims := map[string]any{"sub": "runner", "project": "web", "groups": []any{"a", "b"}}
 	token := m.token(claims)
-	login := userClaims(t, m.lease("dev", map[string]any{"jwt": token, "user_public_key": key}).Data["jwt"])
+	login := userClaims(t, m.lease("dev", map[string]any{"jwt": token, "user_public_key": key, "user_key_signature": proof(own, token)}).Data["jwt"])
 	before := m.stored()
 	for name, data := range map[string]map[string]any{
 		"of claims":         {"claims": claims},

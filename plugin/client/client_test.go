@@ -40,7 +40,7 @@ func TestALoginSendsAKeyAndProvesItsPossession(t *testing.T) {
 		t.Fatalf("%d logins, want 1", len(logins))
 	}
 	sent := logins[0]
-	proven(t, sent.body)
+	proven(t, sent.body, sent.body["jwt"].(string))
 	if sent.body["jwt"] != workloadToken || sent.body["role"] != "dev" {
 		t.Errorf("sent role %v and token %q", sent.body["role"], sent.body["jwt"])
 	}
@@ -192,7 +192,7 @@ func TestAMethodForAPlainLoginSetsTheClientsToken(t *testing.T) {
 		t.Errorf("got %q, the client holds %q", secret.Auth.ClientToken, caller.Token())
 	}
 	logins := vault.requested("auth/nats/login")
-	proven(t, logins[0].body)
+	proven(t, logins[0].body, logins[0].body["jwt"].(string))
 	if _, err := (Workload{}).Login(t.Context(), caller); err == nil {
 		t.Error("a Workload without Token logs in")
 	}
@@ -231,7 +231,7 @@ func TestCredentialsThatAreNotGivenOnLoginAreGotWithItsToken(t *testing.T) {
 			if len(got) != creds {
 				t.Errorf("credentials were got %d times, want %d", len(got), creds)
 			}
-			proven(t, got[len(got)-1].body)
+			proven(t, got[len(got)-1].body, got[len(got)-1].body["jwt"].(string))
 		}
 		fetch(0, 1, 2)
 		fetch(59*time.Minute, 1, 3)
@@ -315,9 +315,10 @@ func TestAVaultTokenGetsCredentials(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	reads := vault.requested("auth/nats/creds/dev")
-	if len(reads) != 1 || reads[0].method != http.MethodGet || reads[0].token != "the-callers-token" || reads[0].body["user_key_signature"] != nil {
+	if len(reads) != 1 || reads[0].method != http.MethodGet || reads[0].token != "the-callers-token" {
 		t.Errorf("requests: %v", reads)
 	}
+	proven(t, reads[0].body, "creds/dev")
 
 	vault.set(func() { vault.tokens["another"] = true })
 	caller.SetToken("another")
@@ -340,7 +341,7 @@ func TestAVaultTokenAndTheWorkloadsTokenGoTogether(t *testing.T) {
 	if len(writes) != 1 || writes[0].method != http.MethodPut || writes[0].body["jwt"] != workloadToken {
 		t.Fatalf("requests: %v", writes)
 	}
-	proven(t, writes[0].body)
+	proven(t, writes[0].body, writes[0].body["jwt"].(string))
 }
 
 func TestCloseWipesKeysAndEndsEverything(t *testing.T) {

@@ -180,14 +180,15 @@ func (v *fakeVault) user(body map[string]any) map[string]any {
 	return map[string]any{"jwt": text, "url": serverURL}
 }
 
-// proven checks the proof of possession that came with a request.
-func proven(t *testing.T, body map[string]any) {
+// proven checks the proof of possession that came with a request: a signature over
+// the workload's token, or the text.
+func proven(t *testing.T, body map[string]any, text string) {
 	t.Helper()
 	signature, err := base64.StdEncoding.DecodeString(body["user_key_signature"].(string))
 	must(t, err)
 	key, err := nkeys.FromPublicKey(body["user_public_key"].(string))
 	must(t, err)
-	must(t, key.Verify([]byte(body["jwt"].(string)), signature))
+	must(t, key.Verify([]byte(text), signature))
 }
 
 // fakeNATS speaks as much of NATS's protocol as a client needs to connect, flush and subscribe.

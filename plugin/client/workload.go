@@ -96,7 +96,9 @@ func (w Workload) creds(ctx context.Context, vault *api.Client, role string, r *
 	var err error
 	if r.token == "" {
 		// Nothing that is sent is secret, and reading is what a policy allows as a rule.
-		secret, err = vault.Logical().ReadWithDataWithContext(ctx, path, map[string][]string{"user_public_key": {r.public}})
+		secret, err = vault.Logical().ReadWithDataWithContext(ctx, path, map[string][]string{
+			"user_public_key": {r.public}, "user_key_signature": {r.signature},
+		})
 	} else {
 		secret, err = vault.Logical().WriteWithContext(ctx, path, r.body())
 	}
@@ -118,8 +120,8 @@ func (w Workload) path(below string) string {
 }
 
 // A request is what is sent for one set of credentials: the public half of a new user
-// key and, when the workload has a token, that token and the key's signature over it,
-// which proves possession of the key whether or not the role demands it.
+// key, the workload's token if it has one, and the key's signature over that token, or
+// over the text creds/<role>, which proves possession of the key.
 type request struct {
 	key       nkeys.KeyPair
 	public    string
@@ -146,9 +148,13 @@ func (w Workload) newRequest(ctx context.Context) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a user key: %w", err)
 	}
-	signature, err := key.Sign([]byte(token))
+	text := token
+	if text == "" {
+		text = "creds/" + w.Role
+	}
+	signature, err := key.Sign([]byte(text))
 	if err != nil {
-		return nil, fmt.Errorf("signing the workload's token: %w", err)
+		return nil, fmt.Errorf("proving possession of a user key: %w", err)
 	}
 	return &request{key: key, public: public, token: token, signature: base64.StdEncoding.EncodeToString(signature)}, nil
 }

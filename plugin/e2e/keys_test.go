@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/base64"
+	"encoding/base64"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -45,7 +47,12 @@ func TestAWorkloadsOwnKeyNeverTravels(t *testing.T) {
 	_, err = e.connectWithKey(login.JWT, another)
 	require.Error(t, err, "the JWT is of use without its key")
 
-	first := e.creds(runner.client, "own", fields{"jwt": token, "user_public_key": public})
+	e.credsRefused(runner.client, "own", fields{"jwt": token, "user_public_key": public}, "user_key_signature is missing")
+	signature, err := key.Sign([]byte(token))
+	require.NoError(t, err)
+	first := e.creds(runner.client, "own", fields{
+		"jwt": token, "user_public_key": public, "user_key_signature": base64.StdEncoding.EncodeToString(signature),
+	})
 	require.NotContains(t, first.Data, "creds")
 	leased, err := e.connectWithKey(first.JWT, key)
 	require.NoError(t, err)
