@@ -222,17 +222,20 @@ func TestWarnings(t *testing.T) {
 		template string
 		warning  string // part of the first; empty for none
 	}{
-		"no template grants everything":            {``, "every subject"},
-		"no permissions grant everything":          {`{"payload": 10}`, "every subject"},
-		"empty lists grant everything":             {`{"pub": {"allow": []}, "sub": {}}`, "every subject"},
-		"full wildcards grant everything":          {`{"pub": {"allow": ["a", ">"]}, "sub": {"allow": [">"]}}`, "every subject"},
-		"only pub restricted leaves sub open":      {`{"pub": {"allow": ["a"]}}`, "may subscribe to every"},
-		"only sub restricted leaves pub open":      {`{"sub": {"allow": ["a"]}}`, "may publish to every"},
-		"a denied subject is not everything":       {`{"pub": {"deny": ["a"]}, "sub": {"deny": ["a"]}}`, ""},
-		"both restricted is nothing to warn of":    {`{"pub": {"allow": ["a.>"]}, "sub": {"allow": ["b.>"]}}`, ""},
-		"a subscription that ends in a star":       {`{"pub": {"allow": ["a.*"]}, "sub": {"allow": ["a.*", "b.*.c", "d.>"]}}`, `sub.allow[0] of user_template is "a.*"`},
-		"a star of which the rest is denied":       {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a.*"], "deny": ["a.*.>"]}}`, ""},
-		"a bearer token can be used by who has it": {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a"]}, "bearer_token": true}`, "bearer_token"},
+		"no template grants everything":             {``, "every subject"},
+		"no permissions grant everything":           {`{"payload": 10}`, "every subject"},
+		"empty lists grant everything":              {`{"pub": {"allow": []}, "sub": {}}`, "every subject"},
+		"full wildcards grant everything":           {`{"pub": {"allow": ["a", ">"]}, "sub": {"allow": [">"]}}`, "every subject"},
+		"only pub restricted leaves sub open":       {`{"pub": {"allow": ["a"]}}`, "may subscribe to every"},
+		"only sub restricted leaves pub open":       {`{"sub": {"allow": ["a"]}}`, "may publish to every"},
+		"a denied subject is not everything":        {`{"pub": {"deny": ["a"]}, "sub": {"deny": ["a"]}}`, ""},
+		"both restricted is nothing to warn of":     {`{"pub": {"allow": ["a.>"]}, "sub": {"allow": ["b.>"]}}`, ""},
+		"a subscription that ends in a star":        {`{"pub": {"allow": ["a.*"]}, "sub": {"allow": ["a.*", "b.*.c", "d.>"]}}`, `sub.allow[0] of user_template is "a.*"`},
+		"a star of which the rest is denied":        {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a.*"], "deny": ["a.*.>"]}}`, ""},
+		"a star after a spaced placeholder":         {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["in.{{ claim(p) }}.*"]}}`, `deny "in.{{claim(p)}}.*.>"`},
+		"a star after a claim with a space":         {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["in.{{claim(a b)}}.* {{claim(p)}}"]}}`, `deny "in.{{claim(a b)}}.*.>"`},
+		"a star that is denied in another spelling": {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["in.{{ claim(p) }}.*"], "deny": ["in.{{claim( p )}}.*.>"]}}`, ""},
+		"a bearer token can be used by who has it":  {`{"pub": {"allow": ["a"]}, "sub": {"allow": ["a"]}, "bearer_token": true}`, "bearer_token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := compile(t, jwtRole(func(r *Role) { r.UserTemplate = test.template }))

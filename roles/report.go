@@ -23,9 +23,8 @@ func (c *Compiled) Warnings() []string {
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
 	for _, e := range t.openEnded() {
-		subject, _, _ := strings.Cut(e.source, " ")
 		warn(true, fmt.Sprintf("%s of user_template is %q: nats-server lets those who may subscribe to it subscribe to all below it too; "+
-			"deny %q in sub to keep it to one token", e.place, e.source, subject+".>"))
+			"deny %q in sub to keep it to one token", e.place, e.source, e.subject()+".>"))
 	}
 	return warnings
 }
@@ -37,9 +36,9 @@ func (c *Compiled) Warnings() []string {
 func (u *userTemplate) openEnded() []entry {
 	var open []entry
 	for _, e := range u.lists[subAllow] {
-		subject, _, _ := strings.Cut(e.source, " ")
+		subject := e.subject()
 		ends := subject == "*" || strings.HasSuffix(subject, ".*")
-		closed := slices.ContainsFunc(u.lists[subDeny], func(deny entry) bool { return deny.source == subject+".>" })
+		closed := slices.ContainsFunc(u.lists[subDeny], func(deny entry) bool { return deny.canonical() == subject+".>" })
 		if ends && !closed {
 			open = append(open, e)
 		}

@@ -246,11 +246,28 @@ func (t *text) sample() string {
 func (t *text) canonical() string {
 	var b strings.Builder
 	for _, p := range t.parts {
-		if p.call != nil {
-			b.WriteString(p.call.String())
-		} else {
-			b.WriteString(p.literal)
-		}
+		b.WriteString(p.canonical())
 	}
 	return b.String()
+}
+
+// subject is the canonical text without the queue name that may follow a space.
+// An argument may have a space, too.
+func (t *text) subject() string {
+	var b strings.Builder
+	for _, p := range t.parts {
+		if subject, _, hasQueue := strings.Cut(p.literal, " "); hasQueue {
+			b.WriteString(subject)
+			break
+		}
+		b.WriteString(p.canonical())
+	}
+	return b.String()
+}
+
+func (p *part) canonical() string {
+	if p.call != nil {
+		return p.call.String()
+	}
+	return p.literal
 }
