@@ -101,6 +101,7 @@ func (p *userPlan) link() error {
 		for _, e := range entries {
 			p.share(e.text)
 			for _, c := range e.calls {
+				c.expanded = p.scoped
 				if err := p.checkTagCall(c); err != nil {
 					return fmt.Errorf("has {{tag(%s)}} at %s, %w", c.argument, e.place, err)
 				}

@@ -113,3 +113,34 @@ func TestAScopedLoginIsHeldToWhatNATSServerWillExpand(t *testing.T) {
 		})
 	}
 }
+
+// Names and tags of an account are not always made by this mount, and
+// nats-server puts them into subjects as they are.
+func TestAScopedLoginIsHeldToTheAccountThatNATSServerKnows(t *testing.T) {
+	const permissions = `{"pub": {"allow": ["a.{{account-name()}}.{{account-tag(t)}}"]}}`
+	for name, test := range map[string]struct {
+		account Account
+		fault   string // empty: the login is taken
+	}{
+		"a name and a tag that are tokens":   {Account{Name: "orders", Tags: []string{"t:x"}}, ""},
+		"another tag that is no token":       {Account{Name: "orders", Tags: []string{"t:x", "u:>"}}, ""},
+		"a name that is a wildcard":          {Account{Name: ">", Tags: []string{"t:x"}}, `account-name() ">" is not one subject token: it has a ">"`},
+		"a name of two tokens":               {Account{Name: "a.b", Tags: []string{"t:x"}}, `account-name() "a.b" is not one subject token: it has a "."`},
+		"no name":                            {Account{Tags: []string{"t:x"}}, `account-name() "" is not one subject token: it is empty`},
+		"a name that looks like a function":  {Account{Name: "{{account-tag(t)}}", Tags: []string{"t:x"}}, `account-name() "{{account-tag(t)}}" has a brace, which nats-server could take for a placeholder`},
+		"one of the tags that is a wildcard": {Account{Name: "orders", Tags: []string{"t:x", "t:*"}}, `account-tag(t) "*" is not one subject token: it has a "*"`},
+		"a tag that looks like a function":   {Account{Name: "orders", Tags: []string{"t:{{name()}}"}}, `account-tag(t) "{{name()}}" has a brace, which nats-server could take for a placeholder`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, jwtRole(func(r *Role) { r.UserTemplate, r.Scoped = permissions, true }))
+			b, err := c.Bind(token(t, `{}`), now)
+			require.NoError(t, err)
+			_, err = c.Render(b, test.account, userKey)
+			if test.fault == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualError(t, err, test.fault, "|escape is not offered, for nats-server does not know it")
+		})
+	}
+}

@@ -29,6 +29,7 @@ type call struct {
 	escape   bool
 	index    int  // of its value among those of a rendering; see userPlan
 	leads    bool // its value begins an allowed subject
+	expanded bool // nats-server expands it, in a scope
 }
 
 // String is the call's one spelling: nats-server's own, where it knows the

@@ -68,10 +68,14 @@ func (r *rendering) resolve(c *call) (value, error) {
 func (c *call) checkValue(s string) error {
 	if fault := tokenFault(s); fault != "" {
 		hint := ""
-		if !c.escape && s != "" && c.function.from != fromUser {
+		if !c.escape && !c.expanded && s != "" && c.function.from != fromUser {
 			hint = fmt.Sprintf("; {{%s(%s)|escape}} would encode it", c.function.name, c.argument)
 		}
 		return fmt.Errorf("%s is not one subject token: it %s%s", quote(s), fault, hint)
+	}
+	// nats-server fills one placeholder in after the other.
+	if c.expanded && strings.ContainsAny(s, "{}") {
+		return fmt.Errorf("%s has a brace, which nats-server could take for a placeholder", quote(s))
 	}
 	// Subjects that begin with $ or _ are those of NATS itself: $SYS, $JS,
 	// _INBOX. Only the template may name them, not a value.
