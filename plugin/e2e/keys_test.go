@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/base64"
-	"encoding/base64"
 	"testing"
 
 	"github.com/nats-io/nats.go"
