@@ -46,8 +46,8 @@ type ServiceAccount struct {
 	// Groups are the groups that the review gave the service account.
 	Groups []string
 	// Annotations are the service account's annotations whose key begins with
-	// vault.hashicorp.com/alias-metadata-, without that prefix. Nil unless
-	// KubernetesConfig.UseAnnotationsAsAliasMetadata is set.
+	// vault.hashicorp.com/alias-metadata-, without that prefix. Any key may
+	// follow it. Nil unless KubernetesConfig.UseAnnotationsAsAliasMetadata is set.
 	Annotations map[string]string
 	// NamespaceLabels are the labels of the namespace. Nil unless
 	// Expected.NamespaceLabels asks for them.

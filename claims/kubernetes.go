@@ -260,10 +260,6 @@ func accountOf(username string) (namespace, name string, ok bool) {
 // aliasPrefix is what the annotations that become alias metadata begin with.
 const aliasPrefix = "vault.hashicorp.com/alias-metadata-"
 
-// reservedAliasMetadata are metadata that the login sets itself, and that an
-// annotation must not forge.
-var reservedAliasMetadata = []string{"service_account_name", "service_account_namespace", "service_account_secret_name", "service_account_uid"}
-
 func (k *Kubernetes) aliasMetadata(ctx context.Context, s *session, account *ServiceAccount) (map[string]string, error) {
 	all, err := s.annotations(ctx, account.Namespace, account.Name)
 	if err != nil {
@@ -271,14 +267,9 @@ func (k *Kubernetes) aliasMetadata(ctx context.Context, s *session, account *Ser
 	}
 	metadata := make(map[string]string)
 	for name, value := range all {
-		name, ok := strings.CutPrefix(name, aliasPrefix)
-		if !ok {
-			continue
+		if name, ok := strings.CutPrefix(name, aliasPrefix); ok {
+			metadata[name] = value
 		}
-		if slices.Contains(reservedAliasMetadata, name) {
-			return nil, fmt.Errorf("service account has the annotation %s%s, whose name is reserved", aliasPrefix, name)
-		}
-		metadata[name] = value
 	}
 	return metadata, nil
 }

@@ -137,13 +137,6 @@ func TestKubernetesRefuses(t *testing.T) {
 			config: func(cfg *KubernetesConfig) { cfg.PEMKeys = []string{es256().pem()} }, want: forVault,
 			fault: "token signature is not by a key of the issuer",
 		},
-		"an annotation with a reserved name": {
-			config: func(cfg *KubernetesConfig) { cfg.UseAnnotationsAsAliasMetadata = true },
-			cluster: func(c *cluster) {
-				c.account.Annotations = map[string]string{"vault.hashicorp.com/alias-metadata-service_account_uid": "forged"}
-			}, want: forVault, asked: true,
-			fault: "service account has the annotation vault.hashicorp.com/alias-metadata-service_account_uid, whose name is reserved",
-		},
 		"the token's own service account as reviewer when it may not review": {
 			config: func(cfg *KubernetesConfig) { cfg.TokenReviewerJWT = "" }, want: forVault, asked: true,
 			fault: "service account may not request a token review, and the issuer has no token_reviewer_jwt",

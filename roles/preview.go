@@ -12,20 +12,20 @@ import (
 // refuses it, without anything being issued.
 type Preview struct {
 	// Alias, Groups, Metadata and AliasMetadata are those of [Bound].
-	Alias         string            `json:"alias"`
-	Groups        []string          `json:"groups"`
-	Metadata      map[string]string `json:"metadata"`
-	AliasMetadata map[string]string `json:"alias_metadata"`
+	Alias         string
+	Groups        []string
+	Metadata      map[string]string
+	AliasMetadata map[string]string
 	// Name is the user's name.
-	Name string `json:"name"`
+	Name string
 	// NATS is the nats member of the user JWT. It is nil for an identity that
 	// is refused.
-	NATS json.RawMessage `json:"nats"`
+	NATS json.RawMessage
 	// Origins says where each permission, each tag and the name came from. For
 	// a scoped role the permissions are those that nats-server will expand.
-	Origins []Origin `json:"origins"`
+	Origins []Origin
 	// Errors are all the reasons for which the identity is refused.
-	Errors []error `json:"-"`
+	Errors []error
 }
 
 // An Origin is a rendered string and what it came from.
