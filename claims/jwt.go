@@ -145,8 +145,9 @@ func (j *JWT) Close() {
 }
 
 // Verify checks that token was signed by this issuer and is as want says at the
-// time now. While the key that signed it is at hand, it uses no network and
-// waits for nothing.
+// time now. While the key that signed it is at hand, and was fetched within the
+// last hour, it uses no network and waits for nothing. An older key has to be
+// among those that the issuer has now, unless they cannot be had in two seconds.
 //
 // Its errors name the claim and its fault and can be shown to whoever presented
 // the token; none holds the token. If the key is not at hand and cannot be
@@ -180,8 +181,10 @@ func (j *JWT) Verify(ctx context.Context, token string, now time.Time, want Expe
 	if refusal != nil {
 		return nil, refusal
 	}
-	if j.remote != nil {
-		j.remote.refreshStale(now)
+	if j.remote != nil && j.remote.stale(now) {
+		if err := j.checkAgain(ctx, t, now); err != nil {
+			return nil, err
+		}
 	}
 	if t.header != last {
 		j.lastHeader.Store(t.header)
@@ -224,6 +227,18 @@ func (j *JWT) verifySignature(t *token) (verified, tried bool) {
 		return j.remote.verify(t)
 	}
 	return j.static.verify(t)
+}
+
+// checkAgain holds a token whose signature is good by keys that became stale
+// against newer ones, since the issuer may have withdrawn its key.
+func (j *JWT) checkAgain(ctx context.Context, t *token, now time.Time) error {
+	if err := j.remote.refresh(ctx, now); err != nil {
+		return &UnavailableError{Issuer: j.name, What: "its keys", Err: err}
+	}
+	if verified, _ := j.remote.verify(t); !verified {
+		return errSignature
+	}
+	return nil
 }
 
 // awaitKey fetches keys until one is there that made the token's signature.

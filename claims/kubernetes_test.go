@@ -408,6 +408,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+func (f roundTrip) CloseIdleConnections() {}
+
 func TestKubernetesCheckTellsWhatIsWrong(t *testing.T) {
 	cases := map[string]struct {
 		config func(*KubernetesConfig)

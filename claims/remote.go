@@ -17,6 +17,9 @@ const (
 	// staleAfter is how old keys become before they are fetched again while they
 	// are in use, so that a key that the issuer withdrew is forgotten.
 	staleAfter = time.Hour
+	// maxStaleWait bounds how long a login waits for that, before it is served
+	// with the keys at hand: the issuer counts as down then.
+	maxStaleWait = 2 * time.Second
 	// retryStale is the time between attempts to do so when the issuer is down.
 	retryStale = time.Minute
 )
@@ -194,12 +197,49 @@ func (rs *remotes) verify(t *token) (verified, tried bool) {
 	return false, tried
 }
 
-// refreshStale has keys that became stale by now fetched, without waiting.
-func (rs *remotes) refreshStale(now time.Time) {
+// stale reports whether keys of an endpoint are due to be fetched again.
+func (rs *remotes) stale(now time.Time) bool {
 	for _, r := range rs.list {
 		if now.UnixNano() > r.due.Load() {
-			r.want(false, rs.runner(r))
+			return true
 		}
+	}
+	return false
+}
+
+// refresh has stale keys fetched and waits for them, but not for long: an
+// endpoint that is down or slow keeps its keys, and no login waits for it again
+// before retryStale. It fails only with ctx.
+func (rs *remotes) refresh(ctx context.Context, now time.Time) error {
+	fetches := make(map[*remote]*fetch)
+	for _, r := range rs.list {
+		if now.UnixNano() > r.due.Load() {
+			fetches[r], _ = r.want(true, rs.runner(r))
+		}
+	}
+	timer := time.NewTimer(maxStaleWait)
+	defer timer.Stop()
+	for _, f := range fetches {
+		select {
+		case <-f.done:
+		case <-timer.C:
+			for r, f := range fetches {
+				r.giveUp(f)
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// giveUp treats a fetch that is still under way as failed, until it ends.
+func (r *remote) giveUp(f *fetch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.next == f {
+		r.due.Store(time.Now().Add(retryStale).UnixNano())
 	}
 }
 

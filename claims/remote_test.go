@@ -175,35 +175,98 @@ func TestAKeyThatComesWhileAFetchIsUnderWayIsNotMissed(t *testing.T) {
 	})
 }
 
-func TestStaleKeysAreFetchedAgainWhileTheyAreUsed(t *testing.T) {
+func TestStaleKeysAreFetchedAgainBeforeATokenIsAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kept, withdrawn := newSigner("1"), newSigner("2")
 		source := newPipeIssuer(kept, withdrawn)
+		source.delay = time.Second
 		j := source.jwt(t)
 		require.NoError(t, verify(j, kept))
 		source.rotate(kept)
-		time.Sleep(staleAfter)
+		time.Sleep(staleAfter - source.delay)
 		require.NoError(t, verify(j, withdrawn))
 		synctest.Wait()
 		require.Equal(t, 1, source.requests(), "not yet stale")
 
 		time.Sleep(time.Second)
-		require.NoError(t, verify(j, kept), "it does not wait for the fetch")
-		synctest.Wait()
-		require.Equal(t, 2, source.requests())
-		require.Equal(t, errSignature, verify(j, withdrawn))
+		start := time.Now()
+		var group sync.WaitGroup
+		for range 20 {
+			group.Go(func() { require.Equal(t, errSignature, verify(j, withdrawn)) })
+			group.Go(func() { require.NoError(t, verify(j, kept)) })
+		}
+		group.Wait()
+		require.Equal(t, 2, source.requests(), "one fetch for all")
+		require.Equal(t, source.delay, time.Since(start))
 
-		require.Equal(t, 3, source.requests())
+		require.NoError(t, verify(j, kept))
+		require.Equal(t, source.delay, time.Since(start), "fresh keys need no fetch")
+	})
+}
 
-		// While the issuer is down, it is asked once a minute.
+func TestStaleKeysAreGoodWhileTheIssuerIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := newSigner("1")
+		source := newPipeIssuer(known)
+		j := source.jwt(t)
+		require.NoError(t, verify(j, known))
 		source.setDown(true)
 		time.Sleep(staleAfter + time.Second)
+		start := time.Now()
 		for range 120 {
-			require.NoError(t, verify(j, kept))
-			synctest.Wait()
+			require.NoError(t, verify(j, known))
 			time.Sleep(time.Second)
 		}
-		require.Equal(t, 3+2, source.requests())
+		require.Equal(t, 120*time.Second, time.Since(start), "nobody waits")
+		require.Equal(t, 1+2, source.requests(), "it is asked once a minute")
+	})
+}
+
+func TestALoginWaitsForStaleKeysOnlyBriefly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept, withdrawn := newSigner("1"), newSigner("2")
+		source := newPipeIssuer(kept, withdrawn)
+		j := source.jwt(t)
+		require.NoError(t, verify(j, withdrawn))
+		source.rotate(kept)
+		source.setDelay(5 * time.Second)
+		time.Sleep(staleAfter + time.Second)
+
+		ctx, cancel := context.WithCancel(context.Background())
+		gone := make(chan error)
+		go func() {
+			_, err := j.Verify(ctx, withdrawn.mint(map[string]any{"aud": "vault", "exp": time.Now().Unix()}), time.Now(), forVault)
+			gone <- err
+		}()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-gone, ErrUnavailable, "who does not wait is not accepted unasked")
+
+		start := time.Now()
+		require.NoError(t, verify(j, withdrawn))
+		require.Equal(t, maxStaleWait, time.Since(start))
+		require.NoError(t, verify(j, withdrawn))
+		require.Equal(t, maxStaleWait, time.Since(start), "it is known to be slow")
+		time.Sleep(5*time.Second - maxStaleWait)
+		synctest.Wait()
+		require.Equal(t, 2, source.requests(), "all that time for one fetch")
+		require.Equal(t, errSignature, verify(j, withdrawn))
+	})
+}
+
+func TestKeysOfASnapshotAreFetchedAgainBeforeATokenIsAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept, withdrawn := newSigner("1"), newSigner("2")
+		source := newPipeIssuer(kept, withdrawn)
+		j := source.jwt(t)
+		require.NoError(t, verify(j, withdrawn))
+		source.rotate(kept)
+
+		restarted := source.jwt(t)
+		restarted.remote.restore(j.remote.snapshot())
+		require.Equal(t, errSignature, verify(restarted, withdrawn))
+		require.NoError(t, verify(restarted, kept))
+		require.Equal(t, 2, source.requests())
 	})
 }
 
@@ -243,6 +306,12 @@ func (p *pipeIssuer) setDown(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down = down
+}
+
+func (p *pipeIssuer) setDelay(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = delay
 }
 
 func (p *pipeIssuer) rotate(signers ...signer) {
