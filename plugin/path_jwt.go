@@ -69,7 +69,7 @@ func (b *backend) pathJWTName() *framework.Path {
 			},
 			logical.DeleteOperation: &framework.PathOperation{
 				Callback:  b.deleteJWT,
-				Summary:   "Delete an account, from the NATS servers too, or a user.",
+				Summary:   "Delete an account, from the NATS servers too, or a user, who is cut off.",
 				Responses: noContent("It is gone."),
 			},
 		},

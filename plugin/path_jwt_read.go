@@ -187,14 +187,18 @@ func (b *backend) deleteJWT(ctx context.Context, req *logical.Request, d *framew
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
+	changed, err := b.revokeNamedUser(ctx, req.Storage, name)
+	if err != nil {
+		return answer(err)
+	}
 	deleted, err := b.deleteNamed(ctx, req.Storage, name, d.Get("force").(bool))
 	if err != nil {
 		return answer(err)
 	}
-	if deleted == nil || deleted.Type != typeAccount || deleted.External {
-		return nil, nil
+	if deleted != nil && deleted.Type == typeAccount && !deleted.External {
+		changed = append(changed, deleted.PublicKey)
 	}
-	warnings := b.deliver(ctx, req.Storage, deleted.PublicKey)
+	warnings := b.deliver(ctx, req.Storage, changed...)
 	if len(warnings) == 0 {
 		return nil, nil
 	}

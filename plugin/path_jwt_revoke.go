@@ -187,12 +187,7 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *revoca
 	case at.Unix() <= 0:
 		return badField("before", "is before the time when anything was issued: %s", at.UTC().Format(time.RFC3339))
 	}
-	longest, err := b.limits.longestLife(ctx, s, b.System(), now)
-	if err != nil {
-		return err
-	}
-	wanted := revocation{User: user, At: at.Unix(), Until: at.Add(longest).Unix() + 1}
-	if err := b.chain.revocations.add(ctx, s, of.publicKey, wanted, b.asChange(s, of.publicKey)); err != nil {
+	if err := b.revokeUpTo(ctx, s, of.publicKey, user, at); err != nil {
 		return err
 	}
 	// Perhaps it was revoked up to a later time before.
@@ -201,6 +196,32 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *revoca
 		data["before"], data["until"] = rfc3339(revoked.At), rfc3339(revoked.Until)
 	}
 	return err
+}
+
+// revokeUpTo stores the revocation of what was issued to a user, or to everyone,
+// up to a time, until all of that has expired.
+func (b *backend) revokeUpTo(ctx context.Context, s logical.Storage, account, user string, at time.Time) error {
+	longest, err := b.limits.longestLife(ctx, s, b.System(), time.Now())
+	if err != nil {
+		return err
+	}
+	wanted := revocation{User: user, At: at.Unix(), Until: at.Add(longest).Unix() + 1}
+	return b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account))
+}
+
+// revokeNamedUser revokes a named user that is about to be deleted, and returns
+// the public key of its account, which is to be delivered. There is nothing to be
+// done for what is not a user, nor where someone else makes the account's JWT.
+func (b *backend) revokeNamedUser(ctx context.Context, s logical.Storage, name string) ([]string, error) {
+	user, err := readNamed(ctx, s, name)
+	if user == nil || err != nil || user.Type != typeUser {
+		return nil, err
+	}
+	account, err := readNamed(ctx, s, user.Account)
+	if account == nil || err != nil || account.External {
+		return nil, err
+	}
+	return []string{account.PublicKey}, b.revokeUpTo(ctx, s, account.PublicKey, user.PublicKey, time.Now())
 }
 
 // whom returns the public key that the request is about, everyUser for all.

@@ -79,6 +79,21 @@ func TestANamedUserIsRevokedByItsName(t *testing.T) {
 	require.Empty(t, m.revocationsOf("orders"))
 }
 
+func TestANamedUserThatIsDeletedIsRevoked(t *testing.T) {
+	m := newAccountMount(t)
+	alice := userClaims(t, m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})["jwt"])
+	m.must(logical.DeleteOperation, "jwt/alice", nil)
+	require.True(t, accountClaims(t, m.read("jwt/orders")["jwt"]).IsClaimRevoked(alice))
+	m.deliverPending()
+	m.requireInStep()
+
+	// Its account may be gone before it.
+	m.write("jwt/bob", map[string]any{"type": "user", "account": "orders"})
+	m.must(logical.DeleteOperation, "jwt/orders", map[string]any{"force": true})
+	m.must(logical.DeleteOperation, "jwt/bob", nil)
+	require.Nil(t, m.read("jwt/bob"))
+}
+
 func TestEveryoneOfARoleIsRevokedWithItsKey(t *testing.T) {
 	for name, fields := range map[string]map[string]any{
 		"a scoped role":                {"scoped": true, "user_template": `{"pub":{"allow":["a"]},"sub":{"allow":["b"]}}`},

@@ -82,8 +82,10 @@ func TestANamedUserIsRevoked(t *testing.T) {
 	require.Error(t, err)
 	require.Len(t, e.read("jwt/worker/revoke")["revocations"], 1)
 	e.write("jwt/worker/revoke", fields{"undo": true})
-	_, err = connect()
+	workload, err = connect()
 	require.NoError(t, err)
+	e.remove("jwt/worker")
+	e.isCutOff(workload)
 }
 
 // signature is that of a named user over a server's nonce.
