@@ -340,7 +340,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"groups_claim": {
 			Type:        framework.TypeString,
-			Description: `Claim, or JSON pointer to one, whose values become the names of group aliases.`,
+			Description: `Claim, or JSON pointer to one, whose values become the names of group aliases: as they are for the default issuer, as issuer:<name>:<group> for another.`,
 		},
 		"claim_mappings": {
 			Type:        framework.TypeKVPairs,
