@@ -64,6 +64,19 @@ func (c *credentials) response() map[string]any {
 	return data
 }
 
+// connectRoom is how long a user JWT may be to fit into nats-server's
+// max_control_line of 4096 bytes, with all else that a client sends to connect.
+const connectRoom = 3700
+
+// warnings are what a workload would learn only when it connects.
+func (c *credentials) warnings() []string {
+	if len(c.jwt) <= connectRoom {
+		return nil
+	}
+	return []string{fmt.Sprintf("the user JWT has %d bytes: unless max_control_line of the NATS servers is raised, they take about %d; "+
+		"with scoped=true the role's permissions need no room in it", len(c.jwt), connectRoom)}
+}
+
 // userKey is the key that a user JWT is for: the workload's own, of which only
 // the public half is known, or a new one.
 type userKey struct {

@@ -103,6 +103,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	})
 	resp.Secret.TTL = creds.expires.Sub(now)
 	resp.Secret.MaxTTL = resp.Secret.TTL
+	resp.Warnings = creds.warnings()
 	if creds.external {
 		resp.AddWarning(fmt.Sprintf("account %q is one of someone else's NATS: when this lease is revoked, the user is not cut off before its JWT ends", creds.account))
 	}

@@ -73,7 +73,7 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 		return answer(err)
 	}
 	auth.Metadata["user_public_key"] = creds.userPublicKey
-	return &logical.Response{Auth: auth, Data: creds.response()}, nil
+	return &logical.Response{Auth: auth, Data: creds.response(), Warnings: creds.warnings()}, nil
 }
 
 // loginProof is what a key that the workload brings to a login has to sign where

@@ -262,22 +262,32 @@ func TestTheRolesGuideRunsAsItStands(t *testing.T) {
 	closed.mayNotSubscribe("in.a.>")
 }
 
-// A user JWT has to fit into the line with which a client connects.
+// A user JWT has to fit into the line with which a client connects; whoever gets
+// one that does not is told.
 func TestPermissionsOfTwoKilobytesFitIntoAUserJWT(t *testing.T) {
 	t.Parallel()
 	e := start(t)
 	e.account("orders", nil)
 	subjects := func(bytes int) string {
-		subject := `"` + strings.Repeat("x", 47) + `",`
+		subject := `"` + strings.Repeat("x", 17) + `",`
 		return `{"pub":{"allow":[` + strings.TrimSuffix(strings.Repeat(subject, bytes/len(subject)), ",") + `]},"sub":{"allow":["a"]}}`
 	}
-	e.templated("fits", subjects(2000), nil)
-	e.templated("large", subjects(4000), nil)
-	e.templated("scoped", subjects(4000), fields{"scoped": true})
-	e.connect(e.login("fits", e.token(nil)).Creds)
-	e.connect(e.login("scoped", e.token(nil)).Creds)
-	large, err := e.tryLogin("large", e.token(nil), nil)
-	require.NoError(t, err)
-	_, err = e.tryConnect(large.Creds)
-	require.Error(t, err)
+	e.templated("dev", subjects(2000), nil)
+	e.connect(e.login("dev", e.token(nil)).Creds)
+	warned := false
+	for size := 2100; size <= 2700; size += 100 {
+		e.templated("dev", subjects(size), nil)
+		login := e.login("dev", e.token(nil))
+		warned = len(login.Warnings) > 0
+		if _, err := e.tryConnect(login.Creds); err != nil {
+			require.True(t, warned, "nobody was told that %d bytes are too many: %s", len(login.JWT), err)
+		}
+	}
+	require.True(t, warned)
+	require.Contains(t, strings.Join(e.login("dev", e.token(nil)).Warnings, " "), "max_control_line")
+
+	e.write("role/dev", fields{"scoped": true})
+	login := e.login("dev", e.token(nil))
+	require.Empty(t, login.Warnings)
+	e.connect(login.Creds)
 }
