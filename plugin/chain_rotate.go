@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -212,7 +213,7 @@ func (c *chain) removeScope(ctx context.Context, s logical.Storage, accountName,
 		entry.Keys = slices.DeleteFunc(entry.Keys, func(key signingKey) bool { return key.Role == role })
 		return nil
 	})
-	if err == errNoAccount {
+	if errors.Is(err, errNoAccount) {
 		return nil // its keys went with it
 	}
 	return err
@@ -308,7 +309,7 @@ func (c *chain) retireKeysOf(ctx context.Context, s logical.Storage, name string
 		id = entry.PublicKey
 		return nil
 	})
-	if err == errNoAccount {
+	if errors.Is(err, errNoAccount) {
 		return "", nil // deleted meanwhile
 	}
 	return id, err

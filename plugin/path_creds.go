@@ -150,9 +150,9 @@ func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) er
 	if err != nil {
 		return fmt.Errorf("looking up the caller's entity: %w", err)
 	}
+	name := strings.ToLower(bound.Alias) // by which Vault's identity store tells aliases apart
 	if entity == nil || !slices.ContainsFunc(entity.Aliases, func(alias *logical.Alias) bool {
-		// Vault's identity store does not tell names apart by case.
-		return alias.MountAccessor == req.MountAccessor && strings.ToLower(alias.Name) == strings.ToLower(bound.Alias)
+		return alias.MountAccessor == req.MountAccessor && strings.ToLower(alias.Name) == name
 	}) {
 		return badField("jwt", "is of %q, which is not the workload that the Vault token belongs to", bound.Alias)
 	}

@@ -202,6 +202,18 @@ func TestAFaultInARevocationIsNamedAndNothingIsRevoked(t *testing.T) {
 	require.Empty(t, m.revocationsOf("orders"))
 }
 
+func TestVaultsTickForgetsRevocationsThatAreOver(t *testing.T) {
+	m := newAccountMount(t)
+	id, now := m.read("jwt/orders")["public_key"].(string), time.Now().Unix()
+	over, live := newKey(t, trust.User).Public(), newKey(t, trust.User).Public()
+	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: over, At: now - 1000, Until: now - 100}))
+	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: live, At: now, Until: now + 100}))
+	m.must(logical.RollbackOperation, "", nil)
+	m.restart()
+	require.Equal(t, 1, m.write("jwt/orders/revoke", map[string]any{"user_public_key": live})["revocations"])
+	require.NotContains(t, m.revocationsOf("orders"), over)
+}
+
 // fill revokes so many users of the account orders, at rising times.
 func (m *chainMount) fill(count int) (id string, first int64) {
 	m.t.Helper()
