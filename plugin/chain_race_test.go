@@ -53,7 +53,7 @@ func TestNothingComesToDependOnAnAccountThatIsBeingDeleted(t *testing.T) {
 			"jwt/" + user:    {"type": "user", "account": account},
 		} {
 			requests.Go(func() {
-				operation := logical.Operation(logical.CreateOperation)
+				operation := logical.CreateOperation
 				if data == nil {
 					operation = logical.DeleteOperation
 				}

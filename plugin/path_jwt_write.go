@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
@@ -384,8 +385,8 @@ func (c *chain) checkImports(ctx context.Context, s logical.Storage, entry *name
 			return badField("config", "imports[%d] is from account %s, which is not in the mount", i, imported.Account)
 		}
 		subject := imported.Subject
-		if imported.IsService() && imported.To != "" {
-			subject = imported.To
+		if imported.IsService() && imported.GetTo() != "" {
+			subject = jwt.Subject(imported.GetTo())
 		}
 		found := false
 		for _, export := range exporter.Claims.Exports {

@@ -18,9 +18,8 @@
 //	}
 //
 // Options change what start does: unconfigured (only the mount), withoutNATS (the
-// server does not run; e.nats.Start starts it), withConfig (more fields of config),
-// withNATS (more text for the server's configuration), withCA (TLS at the issuer),
-// onVault (another Vault, see ownVault, for tests that seal, kill or read its log).
+// server does not run; e.nats.Start starts it), withNATS (more text for the server's
+// configuration), onVault (another Vault, see ownVault, for tests that seal, kill or read its log).
 //
 // Methods of env that take no error as an answer fail the test: write, read, list,
 // remove, account, role, login, connect. Those for bad input are refused and
@@ -171,10 +170,8 @@ type env struct {
 
 type options struct {
 	vault        *stack.Vault
-	ca           *stack.CA
 	unconfigured bool
 	withoutNATS  bool
-	config       fields
 	natsText     string
 }
 
@@ -187,15 +184,8 @@ func unconfigured(o *options) { o.unconfigured = true }
 // withoutNATS leaves the nats-server stopped; the mount is configured for its address.
 func withoutNATS(o *options) { o.withoutNATS = true }
 
-// withConfig adds fields to those that start writes to config, or replaces them; nil
-// leaves one out.
-func withConfig(config fields) option { return func(o *options) { o.config = config } }
-
 // withNATS adds text to the nats-server's configuration.
 func withNATS(text string) option { return func(o *options) { o.natsText = text } }
-
-// withCA has the issuer serve TLS with a certificate of this authority.
-func withCA(ca *stack.CA) option { return func(o *options) { o.ca = ca } }
 
 // onVault puts the mount on a Vault of the test's own.
 func onVault(vault *stack.Vault) option { return func(o *options) { o.vault = vault } }
@@ -214,7 +204,7 @@ func start(t *testing.T, opts ...option) *env {
 	var err error
 	e.client, err = o.vault.Client()
 	require.NoError(t, err)
-	e.issuer, err = stack.StartIssuer(o.ca, jose.ES256, jose.RS256, jose.EdDSA)
+	e.issuer, err = stack.StartIssuer(nil, jose.ES256, jose.RS256, jose.EdDSA)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, e.issuer.Close()) })
 	e.nats = e.newNATS()
@@ -230,7 +220,7 @@ func start(t *testing.T, opts ...option) *env {
 	if o.unconfigured {
 		return e
 	}
-	e.configure(o)
+	e.configure()
 	if !o.withoutNATS {
 		require.NoError(t, e.nats.Start(e.ctx(), e.serverConfig()+"\n"+o.natsText))
 		require.NoError(t, e.nats.WaitForClient(e.ctx()))
@@ -246,21 +236,13 @@ func (e *env) in(t *testing.T) *env {
 }
 
 // configure writes config: the test's issuer is the default one.
-func (e *env) configure(o options) {
+func (e *env) configure() {
 	e.t.Helper()
-	config := fields{
+	e.write("config", fields{
 		"oidc_discovery_url":     e.issuer.URL,
 		"account_jwt_server_url": e.nats.URL,
 		"service_url":            e.nats.URL,
-	}
-	for name, value := range o.config {
-		if value == nil {
-			delete(config, name)
-			continue
-		}
-		config[name] = value
-	}
-	e.write("config", config)
+	})
 }
 
 // newNATS prepares one more nats-server, which is closed with the test.

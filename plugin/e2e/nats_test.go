@@ -64,7 +64,7 @@ func (w *workload) verdict(do func() error) error {
 	require.NoError(w.t, do())
 	// The server answers in order: its error is here before the answer to the flush.
 	require.NoError(w.t, w.FlushTimeout(patience))
-	if after := w.LastError(); after != before {
+	if after := w.LastError(); after != before { //nolint:errorlint // another error, not another kind of error
 		return after
 	}
 	return nil

@@ -241,7 +241,7 @@ func TestTheMountServesAccountsAsNATSAccountServerDoes(t *testing.T) {
 	e := start(t, withoutNATS)
 	e.account("orders", nil)
 	orders, base := id(e, "orders"), e.vault.Addr+"/v1/"+e.path("jwt/v1/accounts/")
-	get := func(path, tag string) (*http.Response, string) {
+	get := func(path, tag string) (status int, header http.Header, text string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(e.ctx(), http.MethodGet, base+path, nil)
 		require.NoError(t, err)
@@ -253,34 +253,34 @@ func TestTheMountServesAccountsAsNATSAccountServerDoes(t *testing.T) {
 		defer response.Body.Close()
 		body, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
-		return response, string(body)
+		return response.StatusCode, response.Header, string(body)
 	}
 
-	probe, _ := get("", "")
-	require.Equal(t, http.StatusOK, probe.StatusCode, "nats-server asks for the bare path when it starts")
-	answer, text := get(orders, "")
-	require.Equal(t, http.StatusOK, answer.StatusCode)
-	require.Equal(t, "application/jwt", answer.Header.Get("Content-Type"))
-	require.Equal(t, "no-cache", answer.Header.Get("Cache-Control"))
+	status, _, _ := get("", "")
+	require.Equal(t, http.StatusOK, status, "nats-server asks for the bare path when it starts")
+	status, answer, text := get(orders, "")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "application/jwt", answer.Get("Content-Type"))
+	require.Equal(t, "no-cache", answer.Get("Cache-Control"))
 	require.Equal(t, e.read("jwt/orders")["jwt"], text)
 	claims, err := natsjwt.DecodeAccountClaims(text)
 	require.NoError(t, err)
-	require.Equal(t, `"`+claims.ID+`"`, answer.Header.Get("ETag"))
+	require.Equal(t, `"`+claims.ID+`"`, answer.Get("ETag"))
 
-	same, text := get(orders, answer.Header.Get("ETag"))
-	require.Equal(t, http.StatusNotModified, same.StatusCode)
+	status, _, text = get(orders, answer.Get("ETag"))
+	require.Equal(t, http.StatusNotModified, status)
 	require.Empty(t, text)
 	e.write("jwt/orders", fields{"config": fields{"description": "changed"}})
-	changed, _ := get(orders, answer.Header.Get("ETag"))
-	require.Equal(t, http.StatusOK, changed.StatusCode)
-	require.NotEqual(t, answer.Header.Get("ETag"), changed.Header.Get("ETag"))
+	status, changed, _ := get(orders, answer.Get("ETag"))
+	require.Equal(t, http.StatusOK, status)
+	require.NotEqual(t, answer.Get("ETag"), changed.Get("ETag"))
 
-	readable, text := get(orders+"?decode=true", "")
-	require.Equal(t, "text/plain", readable.Header.Get("Content-Type"))
+	_, readable, text := get(orders+"?decode=true", "")
+	require.Equal(t, "text/plain", readable.Get("Content-Type"))
 	require.Contains(t, text, `"description": "changed"`)
 	e.remove("jwt/orders")
-	gone, _ := get(orders, "")
-	require.Equal(t, http.StatusNotFound, gone.StatusCode)
+	status, _, _ = get(orders, "")
+	require.Equal(t, http.StatusNotFound, status)
 }
 
 // An accountServer speaks nats-account-server's API and tells nobody of changes.
@@ -326,7 +326,8 @@ func TestAnAccountServerIsGivenTheAccountsAndTheServersAreTold(t *testing.T) {
 	t.Parallel()
 	e := start(t, unconfigured)
 	accounts := startAccountServer(t)
-	e.configure(options{config: fields{"account_jwt_server_url": accounts.URL + "/jwt/v1"}})
+	e.configure()
+	e.write("config", fields{"account_jwt_server_url": accounts.URL + "/jwt/v1"})
 	e.waitFor("the system account to be there", func() error {
 		if _, ok := accounts.accounts.Load(id(e, "SYS")); !ok {
 			return errors.New("it is not")
