@@ -150,8 +150,8 @@ func (a *account) isSystem() bool { return a.system }
 func (a *account) issuerAccount() string { return a.publicKey }
 
 // signer returns the key of a role that has one of its own, or the account's
-// plain signing key. A scoped role of someone else's
-// account has the account's scoped key of its name, or else the default one.
+// plain signing key. A scoped role of someone else's account has the account's
+// scoped key of its name, or else the default one.
 //
 // A scoped role is signed for by a scoped key and by no other, and one that is
 // not by a plain key: a scoped user holds no permissions of its own, and signed
@@ -164,8 +164,8 @@ func (a *account) signer(name signerName) (*trust.Key, error) {
 	switch {
 	case ok:
 		return open()
-	case name == plainSigner && a.external && len(a.signers) > 0:
-		return nil, badField("account", "%q has only scoped signing keys, which sign for roles with scoped=true", a.name)
+	case name == plainSigner && a.onlyScoped():
+		return nil, noPlainKey(a.name)
 	case a.external && name.role != "":
 		return nil, noForeignScope(a.name, name.role)
 	case name == plainSigner:
@@ -173,6 +173,16 @@ func (a *account) signer(name signerName) (*trust.Key, error) {
 	default:
 		return nil, badField("account", "%q has no signing key of role %q: write the role again", a.name, name.role)
 	}
+}
+
+// onlyScoped reports whether someone else's account has keys in the mount, and
+// none but scoped ones.
+func (a *account) onlyScoped() bool {
+	return a.external && len(a.signers) > 0 && a.signers[plainSigner] == nil
+}
+
+func noPlainKey(account string) error {
+	return badField("account", "%q has only scoped signing keys, which sign for roles with scoped=true", account)
 }
 
 // signerName says which of an account's keys signs.

@@ -161,6 +161,9 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 	if account.isSystem() && !entry.AllowSystemAccount {
 		return badField("account", "%q is the system account, whose users see and control all servers; a role of it needs allow_system_account=true", entry.Account)
 	}
+	if account.onlyScoped() && !entry.OwnsKey() {
+		return noPlainKey(account.name)
+	}
 	return checkLifetimes(entry, b.System().MaxLeaseTTL())
 }
 

@@ -305,7 +305,6 @@ func TestAScopedKeyOfSomeoneElsesNATSSignsForScopedRoles(t *testing.T) {
 	workload.mayNotSubscribe("orders.other.new")
 	workload.mayNotPublish("orders.shop.new")
 
-	e.role("dev", fields{"user_template": devTemplate})
-	e.loginRefused("dev", e.token(fields{"project": "shop"}), "only scoped signing keys")
+	e.refused("role/dev", roleFields(fields{"user_template": devTemplate}), "only scoped signing keys")
 	n.pushedNothing(e)
 }
