@@ -2,10 +2,10 @@
 // shows how it grows, delivers and holds under load. docs/performance.md says what is
 // measured, and how.
 //
-//	bench [-quick] [-only login,alone,growth,delivery,sustained] [-out bench-out]
+//	bench [-quick] [-only login,alone,growth,delivery,sustained] [-out bench-out] [-docs]
 //
 // It prints tables, and writes them with the raw figures as JSON and as plots (PNG)
-// into the folder. The figures that are compared are measured in turn, round after
+// into the folder, and with -docs into docs/performance.md. The figures that are compared are measured in turn, round after
 // round, in the same run.
 package main
 
@@ -39,6 +39,7 @@ func main() {
 	only := flag.String("only", "", "measure only these sections, separated by commas")
 	quick := flag.Bool("quick", false, "measure briefly and little: to see that it works")
 	out := flag.String("out", "bench-out", "folder for the results")
+	docs := flag.Bool("docs", false, "show the results in docs/performance.md too")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "bench: unknown argument %q\n", flag.Arg(0))
@@ -46,13 +47,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *only, *quick, *out); err != nil {
+	if err := run(ctx, *only, *quick, *out, *docs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only string, quick bool, out string) (err error) {
+func run(ctx context.Context, only string, quick bool, out string, docs bool) (err error) {
 	wanted, err := selected(only)
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func run(ctx context.Context, only string, quick bool, out string) (err error) {
 		b.progress("%s took %s", section.name, time.Since(began).Round(time.Second))
 	}
 	b.report.printGoals(b.out)
-	return b.save(ctx, out)
+	return b.save(ctx, out, docs)
 }
 
 // selected names the sections to run: all of them, or those that only lists.

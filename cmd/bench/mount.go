@@ -34,8 +34,8 @@ type mount struct {
 	token   string // of a workload that all roles take
 }
 
-// openMount opens the mount that storage holds. A quiet one delivers nothing, as on a
-// node of a cluster that only reads.
+// openMount opens the mount that storage holds. A quiet one delivers nothing, as in a
+// cluster that waits for the disaster of another.
 func openMount(ctx context.Context, storage logical.Storage, token string, quiet bool) (*mount, error) {
 	alias := &logical.Alias{MountAccessor: mountAccessor, Name: workloadClaims(0)["sub"].(string)}
 	view := &logical.StaticSystemView{
@@ -43,7 +43,7 @@ func openMount(ctx context.Context, storage logical.Storage, token string, quiet
 		EntityVal: &logical.Entity{ID: entityID, Name: entityID, Aliases: []*logical.Alias{alias}},
 	}
 	if quiet {
-		view.ReplicationStateVal = consts.ReplicationPerformanceStandby
+		view.ReplicationStateVal = consts.ReplicationDRSecondary
 	}
 	backend, err := plugin.Factory(ctx, &logical.BackendConfig{
 		StorageView: storage, System: view, Logger: hclog.NewNullLogger(), BackendUUID: rand.Text(),

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
 const plotModule = "testdata/bench/plot"
 
-// save writes the results: the report as JSON, its tables as Markdown, and its charts.
-func (b *bench) save(ctx context.Context, dir string) error {
+// save writes the results: the report as JSON, its tables as Markdown, and its charts;
+// with docs also into docs/performance.md.
+func (b *bench) save(ctx context.Context, dir string, docs bool) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
@@ -42,5 +45,43 @@ func (b *bench) save(ctx context.Context, dir string) error {
 		return err
 	}
 	b.progress("the results are in %s", dir)
-	return nil
+	if !docs {
+		return nil
+	}
+	return b.document(dir, tables.Bytes())
+}
+
+// resultsMark is where in docs/performance.md the results of the last run begin. What
+// is after it is replaced.
+const resultsMark = "<!-- The rest is written by bench -docs. -->\n"
+
+// document puts tables and charts into docs/performance.md.
+func (b *bench) document(dir string, tables []byte) error {
+	root, err := stack.Root()
+	if err != nil {
+		return err
+	}
+	page := filepath.Join(root, "docs", "performance.md")
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before, _, found := bytes.Cut(text, []byte(resultsMark))
+	if !found {
+		return fmt.Errorf("%s has no line %q", page, resultsMark)
+	}
+	after := bytes.NewBuffer(append(before, resultsMark+"\n"...))
+	for _, c := range b.report.Charts {
+		name := "performance-" + c.File
+		drawn, err := os.ReadFile(filepath.Join(dir, c.File))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(root, "docs", name), drawn, 0o600); err != nil {
+			return err
+		}
+		fmt.Fprintf(after, "![%s](%s)\n\n", c.Title, name)
+	}
+	after.Write(tables)
+	return os.WriteFile(page, after.Bytes(), 0o600)
 }

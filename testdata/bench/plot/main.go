@@ -75,6 +75,7 @@ func (c *chart) draw(path string) error {
 	p.NominalX(c.Groups...)
 	p.Add(plotter.NewGrid())
 	p.Legend.Top = true
+	p.Legend.Padding = vg.Points(3)
 
 	width := vg.Points(72 / float64(len(c.Series)))
 	highest := 0.0
