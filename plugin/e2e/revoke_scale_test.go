@@ -101,7 +101,7 @@ func (e *env) manyLeases(client *api.Client, role string, count int) []string {
 	creds := make([]string, count)
 	var next atomic.Int64
 	var callers sync.WaitGroup
-	failures := make(chan error, 16)
+	failures := make(chan error, 6)
 	for range cap(failures) {
 		callers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(count); i = next.Add(1) - 1 {
