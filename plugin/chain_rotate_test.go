@@ -13,6 +13,7 @@ import (
 func TestARotatedKeyIsWaitedOutAndThenGone(t *testing.T) {
 	m := newAccountMount(t)
 	before := userClaims(t, m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})["jwt"])
+	begun := time.Now()
 	rotated := m.write("jwt/orders/rotate", map[string]any{"overlap": 600})
 	after := userClaims(t, m.read("jwt/alice")["jwt"])
 	require.Equal(t, rotated["public_key"], after.Issuer)
@@ -27,7 +28,7 @@ func TestARotatedKeyIsWaitedOutAndThenGone(t *testing.T) {
 	require.Equal(t, "signing", keys[1]["state"])
 	m.deliverPending()
 
-	changed, err := m.chain.retire(t.Context(), m.storage, time.Now().Add(599*time.Second))
+	changed, err := m.chain.retire(t.Context(), m.storage, begun.Add(599*time.Second))
 	require.NoError(t, err)
 	require.Empty(t, changed)
 	m.restart()

@@ -29,13 +29,13 @@ func TestAServerThatHangsUpIsToldAndNotWaitedFor(t *testing.T) {
 	r := w.reconcilerThatWaits(w.config("nats://"+listener.Addr().String()), time.Hour)
 	a := w.addAccount("a")
 	for range 5 {
-		before, begun := taken.Load(), time.Now()
+		begun := time.Now()
 		err := r.Deliver(testContext(t), a.id)
 		require.ErrorIs(t, err, errNotConnected)
-		require.Greater(t, taken.Load(), before, "a delivery that somebody waits for made no attempt to connect")
 		require.Less(t, time.Since(begun), answerTimeout)
 	}
 	require.ErrorContains(t, r.link.standing(), "EOF")
+	require.Greater(t, taken.Load(), int64(2), "deliveries that somebody waits for made no attempts to connect")
 }
 
 // However often somebody asked meanwhile, the servers are found soon after they

@@ -47,7 +47,7 @@ import (
 )
 
 // patience is how long a server may take to do what it should.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // pluginVersion is stamped into the plugin under test.
 const pluginVersion = "v0.1.0-test"
