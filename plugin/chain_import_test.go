@@ -148,6 +148,39 @@ func TestAnImportedOperatorCannotBeChangedWithoutItsIdentityKey(t *testing.T) {
 	m.requireInStep()
 }
 
+func TestALaterOperatorJWTWithAnotherSigningKeyIsARotation(t *testing.T) {
+	n, next := newTree(t, true), newKey(t, trust.Operator)
+	later, err := trust.EncodeOperator(n.identity, "ACME", jwt.Operator{
+		SigningKeys: jwt.StringList{next.Public()}, SystemAccount: n.system.Public(), StrictSigningKeyUsage: true}, n.issued+1)
+	require.NoError(t, err)
+	for step := 0; ; step++ {
+		m := newChainMount(t)
+		n.importOperator(m)
+		n.importAccounts(m)
+		m.deliverPending()
+		puts, failed := 0, false
+		m.storage.failOn(func(operation, _ string) bool {
+			if operation == "put" {
+				puts++
+				failed = failed || puts > step
+			}
+			return failed // nothing works after a crash
+		})
+		_, err := m.do(logical.UpdateOperation, "config", map[string]any{"operator_jwt": later, "operator_signing_seeds": next.Seed()})
+		m.storage.failOn(nil)
+		m.restart()
+		m.deliverPending() // checks that servers take what is new for newer
+		m.requireInStep()
+		if !failed {
+			require.NoError(t, err)
+			require.Equal(t, next.Public(), accountClaims(t, m.servers[n.orders.Public()]).Issuer)
+			require.Equal(t, 2, step, "the marker comes ahead of the operator")
+			return
+		}
+		require.Error(t, err)
+	}
+}
+
 func TestAnImportedOperatorWithItsIdentityKeyIsRotatedInTwoSteps(t *testing.T) {
 	n, m := newTree(t, true), newChainMount(t)
 	n.importOperator(m)

@@ -225,18 +225,34 @@ func (c *chain) commitOperator(ctx context.Context, s logical.Storage, plan *ope
 			return err
 		}
 	}
-	if plan.before == nil || !same(plan.before, after) {
-		err := writeEntry(ctx, s, operatorEntryKey, after)
-		c.operatorChanged()
-		if err != nil {
-			return err
-		}
+	if err := c.storeOperator(ctx, s, plan, now); err != nil {
+		return err
 	}
 	system, err := c.want(ctx, s, after.SystemAccount)
 	if system != nil {
 		plan.systemJWT = system.jwt
 	}
 	return err
+}
+
+// storeOperator stores the operator if it is another one. A key that came to sign
+// with a later operator_jwt is a rotation like any.
+func (c *chain) storeOperator(ctx context.Context, s logical.Storage, plan *operatorPlan, now time.Time) error {
+	switch {
+	case plan.before != nil && same(plan.before, plan.after):
+		return nil
+	case plan.resigns():
+		plan.after.signsSince(now)
+		return c.storeNewSigner(ctx, s, plan.after, now)
+	}
+	err := writeEntry(ctx, s, operatorEntryKey, plan.after)
+	c.operatorChanged()
+	return err
+}
+
+// resigns reports whether the accounts of the operator get another signer.
+func (p *operatorPlan) resigns() bool {
+	return p.before != nil && !p.before.None && p.before.live()[0].PublicKey != p.after.live()[0].PublicKey
 }
 
 // newSystemAccount stores a system account, or takes over the one of a first

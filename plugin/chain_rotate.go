@@ -46,8 +46,7 @@ func (c *chain) rotateOperator(ctx context.Context, s logical.Storage, overlap t
 	}
 	if rotated = len(live) > 1 || atOnce; rotated {
 		after.retireCurrent(now, overlap)
-		after.Generation++
-		after.SignedSince = max(now.Unix(), after.SignedSince+1)
+		after.signsSince(now)
 		if after.Seed != "" && len(after.live()) == 1 {
 			if err := after.addNextKey(now); err != nil {
 				return nil, false, err
@@ -58,13 +57,29 @@ func (c *chain) rotateOperator(ctx context.Context, s logical.Storage, overlap t
 		return nil, false, err
 	}
 	if rotated {
-		if err := writeEntry(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
-			return nil, false, err
-		}
+		return after, true, c.storeNewSigner(ctx, s, after, now)
 	}
 	err = writeEntry(ctx, s, operatorEntryKey, after)
 	c.operatorChanged()
-	return after, rotated, err
+	return after, false, err
+}
+
+// signsSince notes that another key signs from now on, which makes another JWT
+// of every account.
+func (e *operatorEntry) signsSince(now time.Time) {
+	e.Generation++
+	e.SignedSince = max(now.Unix(), e.SignedSince+1)
+}
+
+// storeNewSigner stores an operator whose accounts another key signs. They are
+// marked as pending first, so that a crash in between forgets none.
+func (c *chain) storeNewSigner(ctx context.Context, s logical.Storage, after *operatorEntry, now time.Time) error {
+	if err := writeEntry(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
+		return err
+	}
+	err := writeEntry(ctx, s, operatorEntryKey, after)
+	c.operatorChanged()
+	return err
 }
 
 func (e *operatorEntry) addNextKey(now time.Time) error {
