@@ -424,3 +424,33 @@ func TestAStandbyForwardsWritesAndAnswersLogins(t *testing.T) {
 		require.ErrorIs(t, err, logical.ErrReadOnly, path)
 	}
 }
+
+// A role that moves to another account leaves no key behind, whatever write the
+// move dies at: the next write, or the deletion, clears it away.
+func TestARoleThatMovesLeavesNoKeyBehind(t *testing.T) {
+	for _, mend := range []string{"a write", "a deletion"} {
+		t.Run("after "+mend, func(t *testing.T) {
+			m := newLoginMount(t, newWorkloads(t)[2])
+			m.write("jwt/billing", map[string]any{"type": "account"})
+			m.write("role/dev", map[string]any{"scoped": true, "user_template": `{"pub":{"allow":["a.x"]}}`})
+			m.storage.failOn(func(operation, key string) bool { return operation == "put" && key == namedPrefix+"orders" })
+			_, err := m.HandleRequest(t.Context(), &logical.Request{
+				Operation: logical.UpdateOperation, Path: "role/dev", Data: map[string]any{"account": "billing"}, Storage: m.storage,
+			})
+			require.ErrorIs(t, err, errStorage)
+			m.storage.failOn(nil)
+			var operation logical.Operation = logical.UpdateOperation
+			if mend == "a deletion" {
+				operation = logical.DeleteOperation
+			}
+			_, err = m.HandleRequest(t.Context(), &logical.Request{Operation: operation, Path: "role/dev", Data: map[string]any{}, Storage: m.storage})
+			require.NoError(t, err)
+			entry, err := readNamed(t.Context(), m.storage, "orders")
+			require.NoError(t, err)
+			require.Nil(t, entry.key(roleKey("dev")), "the role's key is still in its former account")
+			using, err := rolesUsing(t.Context(), m.storage, usesAccount, "orders")
+			require.NoError(t, err)
+			require.Empty(t, using)
+		})
+	}
+}

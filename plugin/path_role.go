@@ -121,12 +121,18 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 // scopedAccounts are the public keys of the accounts in which a role owns, or
 // owned, a signing key.
 func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, entries ...*roleEntry) ([]string, error) {
-	var keys []string
+	var places []place
 	for _, entry := range entries {
-		if entry == nil || !entry.OwnsKey() {
+		if entry != nil {
+			places = append(append(places, entry.place()), entry.Former...)
+		}
+	}
+	var keys []string
+	for _, place := range places {
+		if !place.OwnsKey {
 			continue
 		}
-		account, err := b.chain.account(ctx, s, entry.Account)
+		account, err := b.chain.account(ctx, s, place.Account)
 		if err != nil {
 			return nil, err
 		}
@@ -188,8 +194,9 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 }
 
 // storeRole writes the role, its own signing key and its place in the lists of
-// its account's and its issuer's users, in an order that leaves nothing undone
-// but what the next write or deletion mends.
+// its account's and its issuer's users. What it leaves behind elsewhere is noted
+// in the role until it is cleared away, so that the next write or deletion mends
+// what a crash has left.
 func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role, stored *roleEntry) error {
 	name, entry := ready.name, ready.entry
 	if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
@@ -201,21 +208,44 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role,
 	if err := b.giveKey(ctx, s, ready); err != nil {
 		return err
 	}
+	if stored != nil && stored.place() != entry.place() {
+		entry.Former = append(slices.Clip(entry.Former), stored.place())
+	}
 	err := writeEntry(ctx, s, rolePrefix+name, entry)
 	b.roles.forget(name)
-	if err != nil || stored == nil {
+	if err != nil || len(entry.Former) == 0 {
 		return err
 	}
-	if err := b.takeKey(ctx, s, name, stored, entry); err != nil {
+	if err := b.clearFormer(ctx, s, name, entry); err != nil {
 		return err
 	}
-	if stored.Account != entry.Account {
-		if err := dropUse(ctx, s, usesAccount, stored.Account, name); err != nil {
-			return err
+	cleared := *entry
+	cleared.Former = nil
+	err = writeEntry(ctx, s, rolePrefix+name, &cleared)
+	b.roles.forget(name)
+	return err
+}
+
+// clearFormer takes the role out of the accounts and issuers that it is not of
+// any more, and its key, which cuts off whom it signed.
+func (b *backend) clearFormer(ctx context.Context, s logical.Storage, name string, entry *roleEntry) error {
+	present := entry.place()
+	for _, former := range entry.Former {
+		if former.OwnsKey && (!present.OwnsKey || former.Account != present.Account) {
+			if err := b.chain.removeScope(ctx, s, former.Account, name); err != nil {
+				return err
+			}
 		}
-	}
-	if stored.Issuer != entry.Issuer {
-		return dropUse(ctx, s, usesIssuer, stored.Issuer, name)
+		if former.Account != present.Account {
+			if err := dropUse(ctx, s, usesAccount, former.Account, name); err != nil {
+				return err
+			}
+		}
+		if former.Issuer != present.Issuer {
+			if err := dropUse(ctx, s, usesIssuer, former.Issuer, name); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -281,8 +311,13 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 	}
 	// The role itself goes after its key, so that deleting it again mends what a
 	// crash in between has left.
-	if err := b.takeKey(ctx, s, name, stored, nil); err != nil {
+	if err := b.clearFormer(ctx, s, name, stored); err != nil {
 		return nil, err
+	}
+	if stored.OwnsKey() {
+		if err := b.chain.removeScope(ctx, s, stored.Account, name); err != nil {
+			return nil, err
+		}
 	}
 	err = s.Delete(ctx, rolePrefix+name)
 	b.roles.forget(name)

@@ -32,7 +32,21 @@ type roleEntry struct {
 	MaxTTL     time.Duration                 `json:"max_ttl,omitempty"`
 	Period     time.Duration                 `json:"period,omitempty"`
 	BoundCIDRs []*sockaddr.SockAddrMarshaler `json:"bound_cidrs,omitempty"`
+
+	// Former are the places that the role has moved from and not been cleared out
+	// of yet.
+	Former []place `json:"former,omitempty"`
 }
+
+// place is where a role has left its marks: in its account's and its issuer's
+// lists of users, and maybe with a signing key in the account.
+type place struct {
+	Account string `json:"account"`
+	Issuer  string `json:"issuer,omitempty"`
+	OwnsKey bool   `json:"owns_key,omitempty"`
+}
+
+func (e *roleEntry) place() place { return place{e.Account, e.Issuer, e.OwnsKey()} }
 
 func newRoleEntry() *roleEntry {
 	return &roleEntry{Role: *roles.New(), TokenParams: tokenutil.TokenParams{}}
@@ -113,16 +127,6 @@ func (b *backend) giveKey(ctx context.Context, s logical.Storage, role *role) er
 		return nil
 	}
 	return b.chain.setScope(ctx, s, role.entry.Account, role.name, role.compiled.Scope())
-}
-
-// takeKey takes the signing key that a role had of its own, and has no more,
-// out of its account, which cuts off whom it signed. It comes after the role is
-// stored, or deleted; entry is nil then.
-func (b *backend) takeKey(ctx context.Context, s logical.Storage, name string, stored, entry *roleEntry) error {
-	if stored == nil || !stored.OwnsKey() || entry != nil && entry.OwnsKey() && entry.Account == stored.Account {
-		return nil
-	}
-	return b.chain.removeScope(ctx, s, stored.Account, name)
 }
 
 // apply changes the fields that were given.
