@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -283,4 +284,65 @@ func TestCloseEndsEverythingThatNewStarted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowSource lets a test hold up Wanted, once it is told to.
+type slowSource struct {
+	*memorySource
+	slow            atomic.Bool
+	asked, released chan struct{}
+}
+
+func (s *slowSource) Wanted(ctx context.Context, id string) (string, bool, error) {
+	if s.slow.CompareAndSwap(true, false) {
+		close(s.asked)
+		<-s.released
+	}
+	return s.memorySource.Wanted(ctx, id)
+}
+
+// Otherwise a comparison that asks for an account during an attempt which the
+// end of the connection ends never gets its place back, and is the last one.
+func TestWhoAsksDuringAnAttemptIsToldThoughTheConnectionIsLost(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.fullServer()
+	source := &slowSource{memorySource: w.memorySource, asked: make(chan struct{}), released: make(chan struct{})}
+	r, err := start(w.config(s.ClientURL()), source, time.Hour)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	ctx := testContext(t)
+	require.NoError(t, r.link.ready(ctx))
+
+	told := make(chan error, 2)
+	ask := func(u *undone) {
+		u.waiting = append(u.waiting, waiter{u.wishes, func(_ outcome, err error) { told <- err }})
+	}
+	source.slow.Store(true)
+	r.want(w.systemID, ask)
+	<-source.asked
+	stop(s)
+	w.eventually(func() error {
+		if r.link.standing() == nil {
+			return errors.New("the link stands")
+		}
+		return nil
+	})
+	r.want(w.systemID, ask)
+	close(source.released)
+	for range 2 {
+		select {
+		case err := <-told:
+			require.ErrorIs(t, err, errNotConnected)
+		case <-ctx.Done():
+			t.Fatal("somebody who asked during the attempt is not told of any")
+		}
+	}
+	w.eventually(func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if n := len(r.undone); n > 0 {
+			return fmt.Errorf("%d accounts are kept in mind that the next comparison brings anyway", n)
+		}
+		return nil
+	})
 }

@@ -258,7 +258,7 @@ func (r *Reconciler) attempt(id string) {
 	switch {
 	case err == nil && u.wishes == wishes:
 		delete(r.undone, id)
-	case errors.Is(err, errNotConnected) && u.changed == 0:
+	case errors.Is(err, errNotConnected) && u.changed == 0 && u.wishes == wishes:
 		delete(r.undone, id) // the next connect has it compared again
 	case err != nil:
 		u.attempts++
