@@ -28,6 +28,10 @@ type namedEntry struct {
 	PublicKey string `json:"public_key"`
 	Seed      string `json:"seed,omitempty"` // of the identity key; empty if it is kept elsewhere
 
+	// ForeignUsers: a seed came from outside, or the account's JWT did. So there
+	// may be user JWTs that were not issued here, and perhaps never expire.
+	ForeignUsers bool `json:"foreign_users,omitempty"`
+
 	// Of an account.
 	NATSName string       `json:"nats_name,omitempty"` // in its JWT, if not the name it has here
 	Claims   *jwt.Account `json:"claims,omitempty"`    // without the signing keys below
@@ -76,6 +80,12 @@ func (e *namedEntry) key(name string) *signingKey {
 		}
 	}
 	return nil
+}
+
+// mayHaveForeignUsers reports whether user JWTs of the account, or of the user,
+// may have been issued elsewhere: also with a key that only its config lists.
+func (e *namedEntry) mayHaveForeignUsers() bool {
+	return e.ForeignUsers || e.Type == typeAccount && len(e.Claims.SigningKeys) > 0
 }
 
 // clone is a copy that can be changed without the original.

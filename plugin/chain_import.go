@@ -165,7 +165,7 @@ func (g accountImport) any() bool {
 // account takes the account over: with its JWT one of the mount's own operator,
 // with its public key one of someone else's.
 func (g accountImport) account(name string, o *operator, now time.Time) (*namedEntry, error) {
-	entry := &namedEntry{Type: typeAccount}
+	entry := &namedEntry{Type: typeAccount, ForeignUsers: true}
 	switch {
 	case g.jwt != "" && g.publicKey != "":
 		return nil, badField("public_key", "is given with account_jwt, which holds it")

@@ -134,6 +134,7 @@ func (e *namedEntry) rotateKey(name, seed string, now time.Time, overlap time.Du
 		return nil, badField("seed", "is that of a key that the account has already")
 	}
 	added.PublicKey, added.Seed = key.Public(), key.Seed()
+	e.ForeignUsers = e.ForeignUsers || seed != ""
 	old.RetireAt, old.Seed = now.Add(overlap).Unix(), ""
 	e.Keys = append(e.Keys, added)
 	e.dropRetired(now)

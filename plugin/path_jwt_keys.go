@@ -145,6 +145,7 @@ func (e *namedEntry) putKey(name string, d *framework.FieldData, now time.Time) 
 			return badField("seed", "is that of a key that the account has already")
 		}
 		added.PublicKey, added.Seed = key.Public(), key.Seed()
+		e.ForeignUsers = true
 	}
 	added.Scope = scope
 	e.Keys = append(e.Keys, added)

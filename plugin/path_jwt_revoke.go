@@ -49,7 +49,7 @@ func (b *backend) pathsJWTRevoke() []*framework.Path {
 				Responses: responds(http.StatusOK, "What is revoked now.", map[string]*framework.FieldSchema{
 					"user_public_key":  {Type: framework.TypeString, Description: `Public key of the user, "*" for everyone. Absent for a role.`},
 					"before":           {Type: framework.TypeTime, Description: "What was issued up to then is revoked (RFC 3339). Absent for a role, and after an undo."},
-					"until":            {Type: framework.TypeTime, Description: "When all of that has expired and the revocation is forgotten (RFC 3339). Absent for a role, and after an undo."},
+					"until":            {Type: framework.TypeTime, Description: "When all of that has expired and the revocation is forgotten (RFC 3339). Absent for a role, after an undo, and where users may have been issued elsewhere: then it is kept until it is undone."},
 					"revocations":      {Type: framework.TypeInt, Required: true, Description: "How many revocations the account has now."},
 					"revocations_room": {Type: framework.TypeInt, Required: true, Description: "How many fit into its JWT."},
 				}),
@@ -59,7 +59,7 @@ func (b *backend) pathsJWTRevoke() []*framework.Path {
 				Summary:      "List what is revoked in an account, or of a named user.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "list", OperationSuffix: "revocations"},
 				Responses: responds(http.StatusOK, "The revocations, the latest first.", map[string]*framework.FieldSchema{
-					"revocations":      {Type: framework.TypeSlice, Required: true, Description: `For each user_public_key, which is "*" for everyone: before and until as RFC 3339 writes them.`},
+					"revocations":      {Type: framework.TypeSlice, Required: true, Description: `For each user_public_key, which is "*" for everyone: before and until as RFC 3339 writes them, no until where it is kept until it is undone.`},
 					"revocations_room": {Type: framework.TypeInt, Required: true, Description: "How many fit into the account's JWT."},
 				}),
 			},
@@ -74,6 +74,7 @@ type revocable struct {
 	name      string // of the account
 	publicKey string
 	user      string // public key of the named user; empty for the account
+	foreign   bool   // there may be user JWTs that were issued elsewhere
 }
 
 // revocable returns what revocations under a name are about, nil if there is
@@ -87,6 +88,7 @@ func (b *backend) revocable(ctx context.Context, s logical.Storage, name string)
 		return nil, err
 	}
 	found := &revocable{name: name}
+	foreignUser := entry.Type == typeUser && entry.mayHaveForeignUsers()
 	if entry.Type == typeUser {
 		found.name, found.user = entry.Account, entry.PublicKey
 		if entry, err = readNamed(ctx, s, entry.Account); err != nil {
@@ -99,7 +101,7 @@ func (b *backend) revocable(ctx context.Context, s logical.Storage, name string)
 	if entry.External {
 		return nil, badField("name", "%q is of an account of someone else's NATS: users are revoked where its JWT is made", name)
 	}
-	found.publicKey = entry.PublicKey
+	found.publicKey, found.foreign = entry.PublicKey, foreignUser || entry.mayHaveForeignUsers()
 	return found, nil
 }
 
@@ -187,25 +189,37 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *revoca
 	case at.Unix() <= 0:
 		return badField("before", "is before the time when anything was issued: %s", at.UTC().Format(time.RFC3339))
 	}
-	if err := b.revokeUpTo(ctx, s, of.publicKey, user, at); err != nil {
+	if err := b.revokeUpTo(ctx, s, of.publicKey, user, at, of.foreign); err != nil {
 		return err
 	}
 	// Perhaps it was revoked up to a later time before.
 	revoked, err := b.chain.revocations.get(ctx, s, of.publicKey, user)
 	if err == nil {
-		data["before"], data["until"] = rfc3339(revoked.At), rfc3339(revoked.Until)
+		revoked.describe(data)
 	}
 	return err
 }
 
+// describe adds what is answered about a revocation.
+func (r revocation) describe(data map[string]any) {
+	data["before"] = rfc3339(r.At)
+	if r.Until != 0 {
+		data["until"] = rfc3339(r.Until)
+	}
+}
+
 // revokeUpTo stores the revocation of what was issued to a user, or to everyone,
-// up to a time, until all of that has expired.
-func (b *backend) revokeUpTo(ctx context.Context, s logical.Storage, account, user string, at time.Time) error {
+// up to a time, until all of that has expired. It is kept until it is undone
+// where something of it may be foreign: what was issued elsewhere may never expire.
+func (b *backend) revokeUpTo(ctx context.Context, s logical.Storage, account, user string, at time.Time, foreign bool) error {
 	longest, err := b.limits.longestLife(ctx, s, b.System(), time.Now())
 	if err != nil {
 		return err
 	}
 	wanted := revocation{User: user, At: at.Unix(), Until: at.Add(longest).Unix() + 1}
+	if foreign {
+		wanted.Until = 0
+	}
 	return b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account))
 }
 
@@ -221,7 +235,7 @@ func (b *backend) revokeNamedUser(ctx context.Context, s logical.Storage, name s
 	if account == nil || err != nil || account.External {
 		return nil, err
 	}
-	return []string{account.PublicKey}, b.revokeUpTo(ctx, s, account.PublicKey, user.PublicKey, time.Now())
+	return []string{account.PublicKey}, b.revokeUpTo(ctx, s, account.PublicKey, user.PublicKey, time.Now(), user.mayHaveForeignUsers())
 }
 
 // whom returns the public key that the request is about, everyUser for all.
@@ -277,7 +291,8 @@ func (b *backend) readRevoked(ctx context.Context, req *logical.Request, d *fram
 	})
 	shown := make([]map[string]any, len(live))
 	for i, r := range live {
-		shown[i] = map[string]any{"user_public_key": r.User, "before": rfc3339(r.At), "until": rfc3339(r.Until)}
+		shown[i] = map[string]any{"user_public_key": r.User}
+		r.describe(shown[i])
 	}
 	load, err := b.chain.revocationLoad(ctx, req.Storage, of.publicKey)
 	if err != nil {
@@ -294,7 +309,9 @@ const revokeHelp = `
 Users are revoked in the JWT of their account: what was issued to them up to a
 time is refused from then on, and who is connected is cut off. The revocation is
 stored before it is answered, delivered until the servers have it, and forgotten
-when all that it concerns has expired.
+when all that it concerns has expired. In an account that was imported, or has a
+key whose seed came from outside, it is kept until it is undone: what was issued
+elsewhere may never expire.
 
 For an account, say who: user_public_key for one user, everyone=true for all, or
 role for all of a role that has a signing key of its own, which is replaced. For a

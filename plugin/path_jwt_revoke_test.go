@@ -296,3 +296,55 @@ func TestTheRoomForRevocationsIsWhatFits(t *testing.T) {
 	require.True(t, strings.Contains(load.warning(), "are cut off too, and have to log in again"))
 	m.write("role/dev", map[string]any{"account": "orders", "role_type": "vault", "signing_key": "role"})
 }
+
+func TestARevocationIsKeptWhereUsersMayHaveBeenIssuedElsewhere(t *testing.T) {
+	n := newTree(t, true)
+	seed := newKey(t, trust.Account).Seed()
+	for name, prepare := range map[string]func(m *chainMount){
+		"an imported account": func(m *chainMount) {
+			n.importOperator(m)
+			n.importAccounts(m)
+		},
+		"a signing key from outside": func(m *chainMount) {
+			m.write("config", nil)
+			m.write("jwt/orders", map[string]any{"type": "account"})
+			m.write("jwt/orders/keys/other", map[string]any{"seed": seed})
+		},
+		"a rotation to a key from outside": func(m *chainMount) {
+			m.write("config", nil)
+			m.write("jwt/orders", map[string]any{"type": "account"})
+			m.write("jwt/orders/rotate", map[string]any{"seed": seed})
+		},
+		"a signing key that only the config lists": func(m *chainMount) {
+			m.write("config", nil)
+			m.write("jwt/orders", map[string]any{"type": "account", "config": `{"signing_keys":["` + n.ordersPlain.Public() + `"]}`})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newChainMount(t)
+			prepare(m)
+			user := newKey(t, trust.User).Public()
+			require.NotContains(t, m.write("jwt/orders/revoke", map[string]any{"user_public_key": user}), "until")
+			m.requireKept("orders", user)
+			require.NotContains(t, m.read("jwt/orders/revoke")["revocations"].([]map[string]any)[0], "until")
+			m.write("jwt/orders/revoke", map[string]any{"user_public_key": user, "undo": true})
+			require.Empty(t, m.revocationsOf("orders"))
+		})
+	}
+}
+
+func TestADeletedUserWhoseKeyCameFromOutsideStaysRevoked(t *testing.T) {
+	m := newAccountMount(t)
+	key := newKey(t, trust.User)
+	m.write("jwt/alice", map[string]any{"type": "user", "account": "orders", "seed": key.Seed()})
+	m.must(logical.DeleteOperation, "jwt/alice", nil)
+	m.requireKept("orders", key.Public())
+}
+
+// requireKept checks that time does not undo the revocation.
+func (m *chainMount) requireKept(account, user string) {
+	m.t.Helper()
+	_, err := m.chain.revocations.prune(m.t.Context(), m.storage, time.Now().AddDate(10, 0, 0))
+	require.NoError(m.t, err)
+	require.Contains(m.t, m.revocationsOf(account), user)
+}

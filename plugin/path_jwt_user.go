@@ -84,7 +84,7 @@ func userBefore(stored *namedEntry, d *framework.FieldData) (*namedEntry, error)
 	if err != nil {
 		return nil, err
 	}
-	return &namedEntry{Type: typeUser, PublicKey: key.Public(), Seed: key.Seed(), Account: account, User: user}, nil
+	return &namedEntry{Type: typeUser, PublicKey: key.Public(), Seed: key.Seed(), Account: account, User: user, ForeignUsers: seedGiven}, nil
 }
 
 // userClaims is the "nats" claim of the user's JWT. nats-server refuses a user
