@@ -21,6 +21,7 @@ const (
 	accountIDPrefix  = "account-id/" // accounts by public key: their name and version
 	pendingPrefix    = "pending/"    // accounts by public key that are to be delivered
 	pendingAllKey    = "pending-all" // all of them are
+	removedPrefix    = "removed/"    // accounts by public key that the servers were made to drop of late
 	retirePrefix     = "retire/"     // by time, accounts with a key whose overlap ends then
 )
 

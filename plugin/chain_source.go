@@ -139,6 +139,37 @@ func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
+// removedMarker says when the servers had dropped an account.
+type removedMarker struct {
+	At int64 `json:"at"` // Unix time
+}
+
+// Removed lists the accounts that the servers dropped of late, and forgets those
+// of longer ago.
+func (c *chainSource) Removed(ctx context.Context) ([]string, error) {
+	ids, err := c.storage.List(ctx, removedPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the removed accounts: %w", err)
+	}
+	oldest := time.Now().Add(-delivery.RememberRemoved).Unix()
+	var recent []string
+	for _, id := range ids {
+		marker, err := readEntry[removedMarker](ctx, c.storage, removedPrefix+id)
+		switch {
+		case err != nil:
+			return nil, err
+		case marker == nil:
+		case marker.At >= oldest:
+			recent = append(recent, id)
+		default:
+			if err := c.storage.Delete(ctx, removedPrefix+id); err != nil {
+				return nil, fmt.Errorf("deleting %s: %w", removedPrefix+id, err)
+			}
+		}
+	}
+	return recent, nil
+}
+
 // Delivered drops the marker, unless the account has changed since that JWT was
 // made or is being changed right now.
 func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) error {
@@ -167,6 +198,9 @@ func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) erro
 	case index != nil:
 		gone, err := c.isGone(ctx, id, index)
 		if err != nil || !gone {
+			return err
+		}
+		if err := writeEntry(ctx, c.storage, removedPrefix+id, removedMarker{At: time.Now().Unix()}); err != nil {
 			return err
 		}
 		if err := c.storage.Delete(ctx, accountIDPrefix+id); err != nil {

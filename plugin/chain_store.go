@@ -18,6 +18,10 @@ import (
 // deliver has no version and is never pending.
 func (c *chain) storeAccount(ctx context.Context, s logical.Storage, name string, entry *namedEntry) error {
 	if entry.External {
+		// If it was the mount's own once, whoever has it now puts it on the servers.
+		if err := s.Delete(ctx, removedPrefix+entry.PublicKey); err != nil {
+			return fmt.Errorf("deleting %s: %w", removedPrefix+entry.PublicKey, err)
+		}
 		return c.storeNamed(ctx, s, name, entry)
 	}
 	if err := c.markChange(ctx, s, entry.PublicKey, name); err != nil {

@@ -69,6 +69,33 @@ func TestAServerThatWasDownIsBroughtUpToDate(t *testing.T) {
 	require.Len(t, r.State().Servers, 3)
 }
 
+// A process that starts while a server is away does not know of that server, and
+// so takes a removal as done without it.
+func TestARemovedAccountDoesNotComeBackWithAServerThatAnEarlierProcessKnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.cluster(3)
+	ctx := testContext(t)
+	before := w.reconciler(w.config(c.servers[0].ClientURL()))
+	orders, billing := w.addAccount("orders"), w.addAccount("billing")
+	require.NoError(t, before.Deliver(ctx, orders.id, billing.id))
+	w.holdEverywhere(c.dirs...)
+
+	stop(c.servers[2])
+	w.remove(billing.id)
+	require.ErrorContains(t, before.Deliver(ctx, billing.id), "n3")
+	before.Close()
+
+	r := w.reconciler(w.config(c.servers[0].ClientURL()))
+	w.eventually(w.nothingPending)
+	w.holdEverywhere(c.dirs[:2]...)
+	require.FileExists(t, filepath.Join(c.dirs[2], billing.id+".jwt"))
+
+	c.restart(2, c.dirs[2])
+	w.holdEverywhere(c.dirs...)
+	require.Len(t, r.State().Servers, 3)
+}
+
 func TestServersThatComeBackWithEmptyDirectoriesAreFilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -71,6 +71,11 @@ type Source interface {
 	// stored and not yet reported through Delivered.
 	Pending(ctx context.Context) ([]string, error)
 
+	// Removed lists the ids whose removal was reported through Delivered within
+	// the last RememberRemoved. A server that was away then may hold them still,
+	// and gives them to the others once it is back.
+	Removed(ctx context.Context) ([]string, error)
+
 	// Delivered is told that the servers hold accountJWT for id, or nothing if
 	// it is empty: the change is no longer pending, unless the wanted JWT is
 	// another one by now.

@@ -14,6 +14,7 @@ type fleet struct {
 	mu      sync.Mutex
 	servers map[string]*server // by ID
 	left    chan struct{}      // closed, and made anew, when a server is lost
+	arrived uint64             // how often a server was new or had been away
 }
 
 type server struct {
@@ -37,13 +38,24 @@ func (f *fleet) heard(info serverInfo) (fresh bool) {
 	if s := f.servers[info.ID]; s != nil {
 		fresh = !s.gone.IsZero()
 		s.serverInfo, s.gone = info, time.Time{}
+		if fresh {
+			f.arrived++
+		}
 		return fresh
 	}
 	if before := f.predecessor(info); before != "" {
 		delete(f.servers, before)
 	}
 	f.servers[info.ID] = &server{serverInfo: info}
+	f.arrived++
 	return true
+}
+
+// arrivals counts how often a server was new or had been away.
+func (f *fleet) arrivals() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.arrived
 }
 
 // predecessor is the server that info is a restart of: the one with its name,

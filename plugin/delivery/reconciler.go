@@ -56,6 +56,11 @@ const (
 	// forgetAfter is when a server that is away is no longer waited for.
 	forgetAfter = 24 * time.Hour
 
+	// RememberRemoved is how long a Source lists an account as removed: as long as
+	// a server that is away is waited for, since a process that starts meanwhile
+	// does not know of that server.
+	RememberRemoved = forgetAfter
+
 	// unexpected is how many answers to a request can wait to be read beyond the
 	// expected ones.
 	unexpected = 16
@@ -81,6 +86,7 @@ type Reconciler struct {
 	compares chan struct{} // a full compare is due
 
 	syncing chan struct{} // holds a value while a comparison runs
+	swept   uint64        // the fleet's arrivals up to which the removed accounts were removed again; whoever is syncing has it
 	first   time.Time     // the first comparison may not begin before this
 
 	mu        sync.Mutex

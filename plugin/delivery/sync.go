@@ -45,7 +45,7 @@ type Report struct {
 	Seconds   float64        `json:"seconds"`
 	Accounts  int            `json:"accounts"`           // that the source knows
 	Delivered int            `json:"delivered"`          // of these, that the servers agree on
-	Failed    int            `json:"failed"`             // of these and the pruned; they are tried again
+	Failed    int            `json:"failed"`             // of these, the pruned and the removed; they are tried again
 	Failures  []AccountState `json:"failures,omitempty"` // the first of them
 	Rewritten bool           `json:"rewritten"`          // servers had lost files, and were made to write all anew
 	Unknown   []Unknown      `json:"unknown,omitempty"`  // sorted by account
@@ -111,6 +111,9 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if err := s.removeAgain(ctx); err != nil {
+		return err
+	}
 	if err := s.deliverAll(ctx, false); err != nil {
 		return err
 	}
@@ -132,6 +135,31 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	if o.Unknown || o.Prune {
 		return s.unknown(ctx, o.Prune)
 	}
+	return nil
+}
+
+// removeAgain removes the accounts that were removed of late, if a server has
+// come since that was last done: it may have been away then, and that it was is
+// forgotten when the process ends. Servers that fetch from an account server
+// have no accounts of their own to give to others.
+func (s *syncRun) removeAgain(ctx context.Context) error {
+	ids, err := s.source.Removed(ctx)
+	if err != nil {
+		return fmt.Errorf("listing the removed accounts: %w", err)
+	}
+	arrivals := s.fleet.arrivals()
+	if s.accountServers != nil || arrivals == s.swept {
+		return nil
+	}
+	for _, id := range ids {
+		if err := s.deliver(ctx, id, false, func(outcome) {}); err != nil {
+			return err
+		}
+	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	s.swept = arrivals // what failed is kept in mind as undone
 	return nil
 }
 

@@ -51,6 +51,7 @@ func newWorld(t testing.TB) *world {
 	w.memorySource = &memorySource{
 		wanted:  map[string]string{w.systemID: w.systemJWT},
 		pending: map[string]bool{},
+		removed: map[string]bool{},
 	}
 	return w
 }
@@ -162,6 +163,7 @@ type memorySource struct {
 	mu      sync.Mutex
 	wanted  map[string]string
 	pending map[string]bool
+	removed map[string]bool
 	fail    error // what every method answers, if set
 }
 
@@ -215,11 +217,20 @@ func (m *memorySource) Pending(context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(m.pending)), m.fail
 }
 
+func (m *memorySource) Removed(context.Context) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.removed)), m.fail
+}
+
 func (m *memorySource) Delivered(_ context.Context, id, accountJWT string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail == nil && m.wanted[id] == accountJWT {
 		delete(m.pending, id)
+		if accountJWT == "" {
+			m.removed[id] = true
+		}
 	}
 	return m.fail
 }
