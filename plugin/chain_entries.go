@@ -37,6 +37,7 @@ type namedEntry struct {
 	Claims   *jwt.Account `json:"claims,omitempty"`    // without the signing keys below
 	Keys     []signingKey `json:"keys,omitempty"`
 	External bool         `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
+	Imported *importedJWT `json:"imported,omitempty"` // the latest account_jwt that was taken over
 	Former   string       `json:"former,omitempty"`   // of the system account: seed of its plain signing key before the present one
 
 	// Of a user.

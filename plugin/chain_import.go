@@ -38,8 +38,10 @@ func (g operatorImport) operator(before *operatorEntry, now time.Time) (*operato
 	if before != nil {
 		entry = before.clone()
 	}
+	var former []string
 	if g.jwt != "" {
-		if err := entry.takeJWT(g.jwt); err != nil {
+		var err error
+		if former, err = entry.takeJWT(g.jwt); err != nil {
 			return nil, err
 		}
 	}
@@ -56,7 +58,7 @@ func (g operatorImport) operator(before *operatorEntry, now time.Time) (*operato
 		}
 		entry.Seed = identity.Seed()
 	}
-	if err := entry.takeSigningSeeds(g.signingSeeds, now); err != nil {
+	if err := entry.takeSigningSeeds(g.signingSeeds, former, now); err != nil {
 		return nil, err
 	}
 	if entry.SystemUser != "" {
@@ -65,21 +67,50 @@ func (g operatorImport) operator(before *operatorEntry, now time.Time) (*operato
 	return entry, entry.addSystemUser()
 }
 
-func (e *operatorEntry) takeJWT(token string) error {
+// An importedJWT is one that was made elsewhere and taken over.
+type importedJWT struct {
+	ID       string `json:"id"`
+	IssuedAt int64  `json:"issued_at"` // Unix time
+}
+
+func asImported(claims *jwt.ClaimsData) *importedJWT {
+	return &importedJWT{ID: claims.ID, IssuedAt: claims.IssuedAt}
+}
+
+// isBefore reports whether a JWT is another and not an older one. What an import
+// that is repeated brings has been taken over, and may have been changed since.
+func (i *importedJWT) isBefore(claims *jwt.ClaimsData) bool {
+	return i == nil || claims.IssuedAt > i.IssuedAt || claims.IssuedAt == i.IssuedAt && claims.ID != i.ID
+}
+
+// takeJWT takes a later JWT over. Of one that is not it returns the signing keys:
+// some of them may be listed no more.
+func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
 	claims, err := trust.DecodeOperator(token)
 	if err != nil {
-		return badField("operator_jwt", "%s", err)
+		return nil, badField("operator_jwt", "%s", err)
 	}
 	switch {
 	case e.PublicKey != "" && claims.Subject != e.PublicKey:
-		return badField("operator_jwt", "is that of operator %s: the mount has operator %s, and an operator never changes", claims.Subject, e.PublicKey)
+		return nil, badField("operator_jwt", "is that of operator %s: the mount has operator %s, and an operator never changes", claims.Subject, e.PublicKey)
 	case claims.SystemAccount == "":
-		return badField("operator_jwt", "names no system account, which accounts are delivered with: nsc edit operator --system-account")
+		return nil, badField("operator_jwt", "names no system account, which accounts are delivered with: nsc edit operator --system-account")
 	case e.SystemAccount != "" && claims.SystemAccount != e.SystemAccount:
-		return badField("operator_jwt", "names another system account (%s) than the mount has (%s)", claims.SystemAccount, e.SystemAccount)
+		return nil, badField("operator_jwt", "names another system account (%s) than the mount has (%s)", claims.SystemAccount, e.SystemAccount)
 	case claims.Expires != 0 || claims.NotBefore != 0:
-		return badField("operator_jwt", "is valid for a limited time only, which the mount could not extend")
+		return nil, badField("operator_jwt", "is valid for a limited time only, which the mount could not extend")
 	}
+	if e.Imported == nil && e.JWT != "" { // the mount made the operator
+		own, err := trust.DecodeOperator(e.JWT)
+		if err != nil {
+			return nil, err
+		}
+		e.Imported = asImported(&own.ClaimsData)
+	}
+	if !e.Imported.isBefore(&claims.ClaimsData) {
+		return claims.SigningKeys, nil
+	}
+	e.Imported = asImported(&claims.ClaimsData)
 	e.PublicKey, e.Name, e.JWT, e.SystemAccount, e.Claims = claims.Subject, claims.Name, token, claims.SystemAccount, claims.Operator
 	if len(e.AccountJWTServerURL) == 0 {
 		e.AccountJWTServerURL = usableURLs("nats", "tls", "http", "https")(claims.AccountServerURL)
@@ -89,7 +120,7 @@ func (e *operatorEntry) takeJWT(token string) error {
 	}
 	// A key that the operator's JWT no longer lists is of no use.
 	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool { return !e.lists(key.PublicKey) })
-	return nil
+	return nil, nil
 }
 
 // usableURLs keeps those that config would take: an imported JWT may have none.
@@ -107,12 +138,16 @@ func (e *operatorEntry) lists(public string) bool {
 }
 
 // takeSigningSeeds adds keys in the order in which they are to sign. The
-// identity key signs only where it is all there is.
-func (e *operatorEntry) takeSigningSeeds(seeds []string, now time.Time) error {
+// identity key signs only where it is all there is. Former keys are passed over
+// where the operator lists them no more.
+func (e *operatorEntry) takeSigningSeeds(seeds, former []string, now time.Time) error {
 	for i, seed := range seeds {
 		key, err := trust.ParseSeed(trust.Operator, seed)
 		if err != nil {
 			return badField("operator_signing_seeds", "number %d %s", i+1, err)
+		}
+		if !e.lists(key.Public()) && slices.Contains(former, key.Public()) {
+			continue
 		}
 		if !e.lists(key.Public()) {
 			return badField("operator_signing_seeds", "number %d is that of %s, which operator_jwt does not list as a signing key", i+1, key.Public())
@@ -163,14 +198,15 @@ func (g accountImport) any() bool {
 }
 
 // account takes the account over: with its JWT one of the mount's own operator,
-// with its public key one of someone else's.
-func (g accountImport) account(name string, o *operator, now time.Time) (*namedEntry, error) {
+// with its public key one of someone else's. stored is what has the name, nil if
+// nothing has.
+func (g accountImport) account(name string, stored *namedEntry, o *operator, now time.Time) (*namedEntry, error) {
 	entry := &namedEntry{Type: typeAccount, ForeignUsers: true}
 	switch {
 	case g.jwt != "" && g.publicKey != "":
 		return nil, badField("public_key", "is given with account_jwt, which holds it")
 	case g.jwt != "":
-		if err := entry.takeJWT(name, g.jwt, o); err != nil {
+		if err := entry.takeJWT(name, g.jwt, stored, o); err != nil {
 			return nil, err
 		}
 	case g.publicKey != "":
@@ -195,7 +231,7 @@ func (g accountImport) account(name string, o *operator, now time.Time) (*namedE
 	return entry, entry.takeSigningSeeds(g.signingSeeds, now)
 }
 
-func (e *namedEntry) takeJWT(name, token string, o *operator) error {
+func (e *namedEntry) takeJWT(name, token string, stored *namedEntry, o *operator) error {
 	if !o.signs() {
 		return badField("account_jwt", "needs an operator in the mount: write config first; for an account of someone else's NATS give its public_key")
 	}
@@ -203,13 +239,15 @@ func (e *namedEntry) takeJWT(name, token string, o *operator) error {
 	if err != nil {
 		return badField("account_jwt", "%s", err)
 	}
-	if !o.entry.lists(claims.Issuer) {
+	// What is repeated is not taken over, so its signer may have been rotated away.
+	repeated := stored != nil && stored.Imported != nil && !stored.Imported.isBefore(&claims.ClaimsData)
+	if !repeated && !o.entry.lists(claims.Issuer) {
 		return badField("account_jwt", "is signed by %s, which is not a key of the mount's operator %s", claims.Issuer, o.entry.PublicKey)
 	}
 	if claims.Expires != 0 || claims.NotBefore != 0 || claims.Audience != "" {
 		return badField("account_jwt", "has an expiry, a start or an audience, which accounts in the mount do not have: write it again without")
 	}
-	e.PublicKey = claims.Subject
+	e.PublicKey, e.Imported = claims.Subject, asImported(&claims.ClaimsData)
 	if claims.Name != name {
 		e.NATSName = claims.Name
 	}

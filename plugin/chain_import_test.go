@@ -285,6 +285,57 @@ func TestImportingOnceMoreBringsALaterJWTAndFurtherSeeds(t *testing.T) {
 	require.Equal(t, "default", keys[1]["name"])
 }
 
+func TestImportingOnceMoreUndoesNothing(t *testing.T) {
+	n, m := newTree(t, true), newChainMount(t)
+	importAll := func() {
+		m.write("config", map[string]any{"operator_jwt": n.operatorJWT, "operator_seed": n.identity.Seed(), "operator_signing_seeds": n.signing.Seed()})
+		n.importAccounts(m)
+	}
+	importAll()
+	m.deliverPending()
+	m.write("config/rotate", nil)
+	m.write("config/rotate", map[string]any{"overlap": 0})
+	m.deliverPending()
+	m.write("jwt/SYS/rotate", nil) // its former key is the way in for now
+	user := newKey(t, trust.User).Public()
+	m.write("jwt/orders", map[string]any{"config": `{"limits":{"conn":7},"revocations":{"` + user + `":5}}`})
+	m.write("jwt/orders/rotate", map[string]any{"overlap": 0})
+	m.write("jwt/orders/keys/reader", map[string]any{"config": `{"role":"reader","template":{"sub":{"allow":["less"]}}}`})
+	before := m.stored()
+	importAll()
+	require.Equal(t, before, m.stored())
+
+	// A later JWT is taken over.
+	n.issued++
+	later := accountClaims(t, n.ordersJWT).Account
+	later.Limits.Conn = 9
+	m.write("config", map[string]any{"operator_seed": n.identity.Seed()})
+	operator, err := trust.EncodeOperator(n.identity, "ACME2", jwt.Operator{SigningKeys: jwt.StringList{n.signing.Public()}, SystemAccount: n.system.Public(), StrictSigningKeyUsage: true}, n.issued)
+	require.NoError(t, err)
+	m.write("config", map[string]any{"operator_jwt": operator, "operator_signing_seeds": n.signing.Seed()})
+	require.Equal(t, "ACME2", m.read("config")["operator_name"])
+	m.write("jwt/orders", map[string]any{"account_jwt": n.account(n.signing, n.orders, "orders", &later)})
+	require.EqualValues(t, 9, accountClaims(t, m.read("jwt/orders")["jwt"]).Limits.Conn)
+}
+
+func TestAFormerOperatorKeyIsNotImportedOnceMoreWithoutTheIdentityKey(t *testing.T) {
+	n, m := newTree(t, true), newChainMount(t)
+	next := newKey(t, trust.Operator)
+	both, err := trust.EncodeOperator(n.identity, "ACME", jwt.Operator{
+		SigningKeys: jwt.StringList{n.signing.Public(), next.Public()}, SystemAccount: n.system.Public(), StrictSigningKeyUsage: true}, n.issued)
+	require.NoError(t, err)
+	importOperator := map[string]any{"operator_jwt": both, "operator_signing_seeds": []any{n.signing.Seed(), next.Seed()}}
+	m.write("config", importOperator)
+	n.importAccounts(m)
+	m.write("config/rotate", map[string]any{"overlap": 0})
+	_, err = m.chain.retire(t.Context(), m.storage, time.Now().Add(time.Hour))
+	require.NoError(t, err)
+	before := m.stored()
+	m.write("config", importOperator)
+	require.Equal(t, before, m.stored())
+	require.Equal(t, next.Public(), accountClaims(t, m.read("jwt/orders")["jwt"]).Issuer)
+}
+
 // TestTheStoreOfNscIsReadable holds the import against JWTs that nsc wrote.
 func TestTheStoreOfNscIsReadable(t *testing.T) {
 	read := func(path string) string {
@@ -293,7 +344,8 @@ func TestTheStoreOfNscIsReadable(t *testing.T) {
 		return string(raw)
 	}
 	entry := &operatorEntry{}
-	require.NoError(t, entry.takeJWT(read("ACME.jwt")))
+	_, err := entry.takeJWT(read("ACME.jwt"))
+	require.NoError(t, err)
 	require.Equal(t, []string{"nats://127.0.0.1:4222"}, entry.ServiceURL)
 	for _, path := range []string{"accounts/SYS/SYS.jwt", "accounts/orders/orders.jwt", "accounts/billing/billing.jwt"} {
 		claims, err := trust.DecodeAccount(read(path))

@@ -26,8 +26,9 @@ type operatorEntry struct {
 	PublicKey string        `json:"public_key"`
 	Seed      string        `json:"seed,omitempty"` // of the identity key; empty if it is kept elsewhere
 	JWT       string        `json:"jwt"`
-	Claims    jwt.Operator  `json:"claims"` // of JWT
-	Keys      []operatorKey `json:"keys"`   // in the order in which they sign, the ones to come after the one in use
+	Claims    jwt.Operator  `json:"claims"`             // of JWT
+	Imported  *importedJWT  `json:"imported,omitempty"` // the latest operator_jwt that was taken over
+	Keys      []operatorKey `json:"keys"`               // in the order in which they sign, the ones to come after the one in use
 
 	// Generation counts the signing keys that were in use before, and
 	// SignedSince is when the present one came, in Unix time: see version.

@@ -101,12 +101,13 @@ func (e *operatorEntry) retireCurrent(now time.Time, overlap time.Duration) {
 }
 
 // dropRetired drops the keys whose overlap is over and says whether there were
-// any. Without the identity key they stay in the imported JWT.
+// any. Without the identity key they stay in the imported JWT, and here as long as
+// they do: so an import that is repeated does not bring them back.
 func (e *operatorEntry) dropRetired(now time.Time) bool {
 	before := len(e.Keys)
 	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool {
-		over := key.RetireAt != 0 && key.RetireAt <= now.Unix()
-		if over && e.Seed != "" {
+		over := key.RetireAt != 0 && key.RetireAt <= now.Unix() && (e.Seed != "" || !e.lists(key.PublicKey))
+		if over {
 			e.Claims.SigningKeys = slices.DeleteFunc(slices.Clone(e.Claims.SigningKeys), func(public string) bool { return public == key.PublicKey })
 		}
 		return over

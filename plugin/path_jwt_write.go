@@ -158,7 +158,7 @@ func (c *chain) planAccount(ctx context.Context, s logical.Storage, name string,
 	case given.any() && configGiven:
 		return nil, badField("config", "is given with an account that was made elsewhere: import that first, then write its config")
 	case given.any():
-		if entry, err = given.account(name, operator, now); err == nil && stored != nil {
+		if entry, err = given.account(name, stored, operator, now); err == nil && stored != nil {
 			err = entry.takePlaceOf(name, stored)
 		}
 	case stored != nil:
@@ -223,7 +223,13 @@ func (e *namedEntry) takePlaceOf(name string, stored *namedEntry) error {
 	if e.Seed == "" {
 		e.Seed = stored.Seed
 	}
+	e.Former = stored.Former
 	imported := e.Keys
+	if !e.External && !e.isAfter(stored) {
+		e.NATSName, e.Claims, e.Imported, e.Keys = stored.NATSName, stored.Claims, stored.Imported, stored.clone().Keys
+		e.addListed(imported)
+		return nil
+	}
 	e.Keys = nil
 	for _, key := range stored.Keys {
 		delete(e.Claims.SigningKeys, key.PublicKey)
@@ -236,6 +242,30 @@ func (e *namedEntry) takePlaceOf(name string, stored *namedEntry) error {
 		}
 	}
 	return nil
+}
+
+// isAfter reports whether the account's JWT is later than the one that is stored.
+// Of an account that the mount made, every JWT was made of what is stored.
+func (e *namedEntry) isAfter(stored *namedEntry) bool {
+	return stored.Imported != nil && stored.Imported.isBefore(&jwt.ClaimsData{ID: e.Imported.ID, IssuedAt: e.Imported.IssuedAt})
+}
+
+// addListed adds those of the keys that the account's claims list, with the
+// scopes that they have there.
+func (e *namedEntry) addListed(keys []signingKey) {
+	for _, key := range keys {
+		scope, listed := e.Claims.SigningKeys[key.PublicKey]
+		if !listed {
+			continue
+		}
+		key.Scope = nil
+		if scoped, ok := scope.(*jwt.UserScope); ok && scoped != nil {
+			key.Scope = scoped
+		}
+		key.Name = e.freeKeyName(&key)
+		e.Keys = append(e.Keys, key)
+		e.forgetListed(key.PublicKey)
+	}
 }
 
 // hasKey reports whether the key is the account's identity or one of its
