@@ -12,6 +12,10 @@ import (
 // in memory only those in use.
 const cacheSize = 8192
 
+// cacheBytes bounds each cache whose values say their size: a few large ones may
+// take as much as many small ones.
+const cacheBytes = 32 << 20
+
 // A cache holds what was read from storage and made ready for use, by storage
 // key. That there is nothing at a key is not kept: names that do not exist cost
 // their caller, who may be anyone, a storage read, and push out no name that
@@ -24,6 +28,10 @@ type cache[T any] struct {
 	mu         sync.Mutex
 	entries    *lru.Cache[string, *T]
 	generation uint64
+	bytes      int // of all entries
+
+	// size, if set, is how many bytes a value takes.
+	size func(*T) int
 
 	// dropped, if set, is called with each value that the cache lets go. A
 	// request may still be using it.
@@ -33,6 +41,9 @@ type cache[T any] struct {
 func newCache[T any]() *cache[T] {
 	c := &cache[T]{}
 	entries, err := lru.NewWithEvict(cacheSize, func(_ string, value *T) {
+		if c.size != nil {
+			c.bytes -= c.size(value)
+		}
 		if c.dropped != nil {
 			c.dropped(value)
 		}
@@ -73,7 +84,20 @@ func (c *cache[T]) get(ctx context.Context, key string, load func(context.Contex
 		return first, nil
 	}
 	c.entries.Add(key, value)
+	if c.size != nil {
+		c.bytes += c.size(value)
+	}
+	for c.bytes > cacheBytes {
+		c.entries.RemoveOldest()
+	}
 	return value, nil
+}
+
+// current is the generation of what is loaded now.
+func (c *cache[T]) current() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
 }
 
 // forget drops key, and with it every load that is under way.

@@ -85,3 +85,26 @@ func TestACacheTellsWhatItDrops(t *testing.T) {
 	c.forget("key")
 	require.Equal(t, []int{1}, dropped)
 }
+
+func TestACacheOfLargeValuesIsBoundedByTheirBytes(t *testing.T) {
+	const size = cacheBytes / 4
+	c := newCache[int]()
+	c.size = func(n *int) int { return *n }
+	load := func(context.Context, string) (*int, error) { n := size; return &n, nil }
+	for i := range 10 {
+		_, err := c.get(t.Context(), fmt.Sprint(i), load)
+		require.NoError(t, err)
+		require.Equal(t, min(i+1, 4)*size, c.bytes)
+	}
+	require.Equal(t, []string{"6", "7", "8", "9"}, c.entries.Keys())
+
+	c.forget("9")
+	require.Equal(t, 3*size, c.bytes)
+	c.forgetAll()
+	require.Zero(t, c.bytes)
+
+	_, err := c.get(t.Context(), "too large", func(context.Context, string) (*int, error) { n := cacheBytes + 1; return &n, nil })
+	require.NoError(t, err)
+	require.Zero(t, c.entries.Len())
+	require.Zero(t, c.bytes)
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
@@ -43,6 +44,7 @@ type chain struct {
 	operators *cache[operatorSlot] // by operatorEntryKey
 	accounts  *cache[account]      // by name: what a login needs
 	served    *cache[served]       // by public key: what unauthenticated callers are given
+	serving   singleflight.Group   // loads for served
 
 	mu sync.Mutex // held by writers of entries
 
@@ -69,7 +71,7 @@ func newChain(logger hclog.Logger) *chain {
 		revocations: newRevocations(),
 		operators:   newCache[operatorSlot](),
 		accounts:    newCache[account](),
-		served:      newCache[served](),
+		served:      newServedCache(),
 		writing:     map[string]underway{},
 	}
 }

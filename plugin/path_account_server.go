@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -18,6 +19,9 @@ import (
 // accountServerCache lets caches keep an account JWT, but ask each time whether
 // it is still the one: an account may be changed at any moment.
 const accountServerCache = "no-cache"
+
+// serveTime bounds a load that several wait for.
+const serveTime = 30 * time.Second
 
 func (b *backend) pathsAccountServer() []*framework.Path {
 	return []*framework.Path{
@@ -62,22 +66,45 @@ type served struct {
 	etag string // the JWT's ID, quoted
 }
 
+func newServedCache() *cache[served] {
+	c := newCache[served]()
+	c.size = func(s *served) int { return len(s.jwt) + len(s.etag) }
+	return c
+}
+
 // serve returns the JWT of the account with that public key, nil if the mount
 // has none. Its cache is not the one that logins use.
 func (c *chain) serve(ctx context.Context, s logical.Storage, id string) (*served, error) {
 	return c.served.get(ctx, id, func(ctx context.Context, id string) (*served, error) {
-		wanted, err := c.want(ctx, s, id)
-		if wanted == nil || err != nil {
+		// Anyone may ask, as often as they like: those who ask for the same account
+		// at once cost one signature. The generation in the key keeps whoever comes
+		// after a change from being given what was read before it; and the load goes
+		// on for the others if the first of them leaves.
+		key := fmt.Sprintf("%s/%d", id, c.served.current())
+		loaded, err, _ := c.serving.Do(key, func() (any, error) {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveTime)
+			defer cancel()
+			return c.loadServed(ctx, s, id)
+		})
+		if err != nil {
 			return nil, err
 		}
-		var claims struct {
-			ID string `json:"jti"`
-		}
-		if err := decodePart(wanted.jwt, 1, &claims); err != nil {
-			return nil, err
-		}
-		return &served{jwt: wanted.jwt, etag: `"` + claims.ID + `"`}, nil
+		return loaded.(*served), nil
 	})
+}
+
+func (c *chain) loadServed(ctx context.Context, s logical.Storage, id string) (*served, error) {
+	wanted, err := c.want(ctx, s, id)
+	if wanted == nil || err != nil {
+		return nil, err
+	}
+	var claims struct {
+		ID string `json:"jti"`
+	}
+	if err := decodePart(wanted.jwt, 1, &claims); err != nil {
+		return nil, err
+	}
+	return &served{jwt: wanted.jwt, etag: `"` + claims.ID + `"`}, nil
 }
 
 func (b *backend) probeAccountServer(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -94,27 +121,31 @@ func (b *backend) serveAccount(ctx context.Context, req *logical.Request, d *fra
 	if account == nil || err != nil {
 		return nil, err
 	}
-	resp := account.response(req, d.Get("text").(bool))
-	if d.Get("decode").(bool) {
-		text, err := decodedText(account.jwt)
-		if err != nil {
-			return nil, err
-		}
-		resp = rawResponse(http.StatusOK, "text/plain", text)
+	resp, err := account.response(req, d.Get("text").(bool), d.Get("decode").(bool))
+	if err != nil {
+		return nil, err
 	}
 	resp.Headers = map[string][]string{"ETag": {account.etag}}
 	return resp, nil
 }
 
-func (a *served) response(req *logical.Request, text bool) *logical.Response {
+func (a *served) response(req *logical.Request, text, decode bool) (*logical.Response, error) {
 	contentType := "application/jwt"
-	if text {
+	if text || decode {
 		contentType = "text/plain"
 	}
 	if a.matches(req.Headers) {
-		return rawResponse(http.StatusNotModified, contentType, nil)
+		return rawResponse(http.StatusNotModified, contentType, nil), nil
 	}
-	return rawResponse(http.StatusOK, contentType, []byte(a.jwt))
+	body := []byte(a.jwt)
+	if decode {
+		decoded, err := decodedText(a.jwt)
+		if err != nil {
+			return nil, err
+		}
+		body = decoded
+	}
+	return rawResponse(http.StatusOK, contentType, body), nil
 }
 
 // matches holds If-None-Match (RFC 9110 section 13.1.2) against the JWT's tag.
