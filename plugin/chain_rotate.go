@@ -72,12 +72,20 @@ func (e *operatorEntry) signsSince(now time.Time) {
 }
 
 // storeNewSigner stores an operator whose accounts another key signs. They are
-// marked as pending first, so that a crash in between forgets none.
+// marked as pending first, so that a crash in between forgets none. What is
+// delivered meanwhile is of the former key, and does not count for the marker.
 func (c *chain) storeNewSigner(ctx context.Context, s logical.Storage, after *operatorEntry, now time.Time) error {
+	c.versions.Lock()
+	defer c.versions.Unlock()
+	ids, err := s.List(ctx, accountIDPrefix)
+	if err != nil {
+		return fmt.Errorf("listing the accounts: %w", err)
+	}
 	if err := writeEntry(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
 		return err
 	}
-	err := writeEntry(ctx, s, operatorEntryKey, after)
+	c.everyonePending(ids)
+	err = writeEntry(ctx, s, operatorEntryKey, after)
 	c.operatorChanged()
 	return err
 }

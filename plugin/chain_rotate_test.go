@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -98,4 +99,63 @@ func TestAFormerOperatorKeyCanBeDroppedAtOnce(t *testing.T) {
 	after := operatorClaims(t, m.write("config/rotate", map[string]any{"overlap": 0})["operator_jwt"])
 	require.NotContains(t, after.SigningKeys, before.SigningKeys[0])
 	m.refuse(logical.UpdateOperation, "config/rotate", map[string]any{"overlap": -1}, `field "overlap": cannot provide negative value`)
+}
+
+// What of a first rotation is delivered while a second one is stored leaves the
+// second one's marker alone.
+func TestARotationIsNotForgottenOverTheDeliveryOfTheLastOne(t *testing.T) {
+	m := newAccountMount(t)
+	m.write("config/rotate", nil)
+	source := m.chain.source(m.storage)
+	ids, err := source.Pending(t.Context())
+	require.NoError(t, err)
+	of := map[string]string{}
+	for _, id := range ids {
+		of[id], _, err = source.Wanted(t.Context(), id)
+		require.NoError(t, err)
+	}
+	delivered := make(chan error, 1)
+	storage := &interruptedStorage{Storage: m.storage, key: operatorEntryKey, interrupt: func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for id, token := range of {
+				if err := source.Delivered(context.Background(), id, token); err != nil {
+					delivered <- err
+					return
+				}
+			}
+			delivered <- nil
+		}()
+		select { // they come in between unless something holds them
+		case <-done:
+		case <-time.After(20 * time.Millisecond):
+		}
+	}}
+	_, err = m.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "config/rotate", Storage: storage, MountPoint: "auth/nats/"})
+	require.NoError(t, err)
+	require.NoError(t, <-delivered)
+	for _, name := range []string{"SYS", "orders"} {
+		require.Equal(t, false, m.read("jwt/" + name)["delivered"])
+	}
+	m.restart()
+	pending, err := m.chain.source(m.storage).Pending(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, ids, pending)
+	m.deliverPending()
+	m.requireInStep()
+}
+
+// An interruptedStorage lets something happen ahead of the write of a key.
+type interruptedStorage struct {
+	logical.Storage
+	key       string
+	interrupt func()
+}
+
+func (s *interruptedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if entry.Key == s.key {
+		s.interrupt()
+	}
+	return s.Storage.Put(ctx, entry)
 }

@@ -121,6 +121,8 @@ func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
 
 // Pending lists the accounts with a marker, or all if all of them are pending.
 func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
 	all, err := c.storage.Get(ctx, pendingAllKey)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", pendingAllKey, err)
@@ -173,12 +175,13 @@ func (c *chainSource) Removed(ctx context.Context) ([]string, error) {
 // Delivered drops the marker, unless the account has changed since that JWT was
 // made or is being changed right now.
 func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) error {
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
+	// A rotation holds the lock too, so this is the operator of the marker.
 	operator, err := c.chain.operator(ctx, c.storage)
 	if err != nil || !operator.signs() {
 		return err
 	}
-	c.chain.versions.Lock()
-	defer c.chain.versions.Unlock()
 	if c.chain.isWriting(id) {
 		return nil
 	}
@@ -224,10 +227,9 @@ func (c *chainSource) isGone(ctx context.Context, id string, index *accountIndex
 	return entry == nil || entry.PublicKey != id, nil
 }
 
-// everyonePending notes the accounts that pendingAllKey stands for.
+// everyonePending notes the accounts that pendingAllKey stands for. The caller
+// holds c.versions.
 func (c *chain) everyonePending(ids []string) {
-	c.versions.Lock()
-	defer c.versions.Unlock()
 	c.everyone = make(map[string]bool, len(ids))
 	for _, id := range ids {
 		c.everyone[id] = true
