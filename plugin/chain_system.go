@@ -103,10 +103,16 @@ func (c *chain) checkWayIn(ctx context.Context, s logical.Storage, before, after
 	return nil
 }
 
-// checkStrict refuses strict_signing_key_usage where the system account's
-// identity key signs the user who delivers.
+// checkStrict refuses strict_signing_key_usage where the operator's identity key
+// signs accounts, or the system account's the user who delivers.
 func (c *chain) checkStrict(ctx context.Context, s logical.Storage, after *operatorEntry) error {
-	if after.None || after.SystemAccount == "" || !after.Claims.StrictSigningKeyUsage {
+	if after.None || !after.Claims.StrictSigningKeyUsage {
+		return nil
+	}
+	if after.live()[0].PublicKey == after.PublicKey {
+		return badField("strict_signing_key_usage", "cannot be set: the operator's identity key signs the accounts; write config/rotate first, until a signing key does")
+	}
+	if after.SystemAccount == "" {
 		return nil
 	}
 	index, err := readEntry[accountIndex](ctx, s, accountIDPrefix+after.SystemAccount)

@@ -65,3 +65,15 @@ func TestTheMountIsNotLockedOut(t *testing.T) {
 	imported.write("jwt/SYS/keys/default", map[string]any{"seed": key.Seed()})
 	require.Equal(t, map[string]bool{n.system.Public(): true, key.Public(): true}, imported.signersOfDelivery())
 }
+
+func TestAnOperatorWhoseIdentityKeySignsAccountsIsNotMadeStrict(t *testing.T) {
+	n, m := newTree(t, false), newChainMount(t)
+	m.write("config", map[string]any{"operator_jwt": n.operatorJWT, "operator_seed": n.identity.Seed()})
+	n.importAccounts(m)
+	m.refuse(logical.UpdateOperation, "config", map[string]any{"strict_signing_key_usage": true},
+		"strict_signing_key_usage cannot be set: the operator's identity key signs the accounts")
+	m.write("config/rotate", nil)
+	require.Equal(t, true, m.write("config/rotate", nil)["rotated"])
+	m.write("config", map[string]any{"strict_signing_key_usage": true})
+	require.True(t, operatorClaims(t, m.read("config")["operator_jwt"]).DidSign(accountClaims(t, m.read("jwt/orders")["jwt"])))
+}
