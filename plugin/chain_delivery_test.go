@@ -163,3 +163,52 @@ func TestManyAccountsCostAChangeNothing(t *testing.T) {
 	}
 	require.Equal(t, costs[10], costs[1000])
 }
+
+// A change that begins while an account is read for delivery is not delivered
+// half: under its time of issue and without what it changes.
+func TestAChangeThatBeginsWhileAnAccountIsReadIsDeliveredWhole(t *testing.T) {
+	m := newAccountMount(t)
+	id := m.read("jwt/orders")["public_key"].(string)
+	changed := false
+	storage := &readStorage{Storage: m.storage, after: func(key string) {
+		if key != namedPrefix+"orders" || changed {
+			return
+		}
+		changed = true
+		entry, err := readNamed(t.Context(), m.storage, "orders")
+		require.NoError(t, err)
+		entry.Claims.Limits.Conn = 7
+		require.NoError(t, m.chain.storeNamed(t.Context(), m.storage, "orders", entry))
+		m.chain.changed(id)
+	}}
+	marked := false
+	storage.before = func(key string) {
+		// The last read of the index ahead of that of the account.
+		if key != accountIDPrefix+id || changed || marked {
+			return
+		}
+		if storage.reads++; storage.reads == 2 {
+			marked = true
+			require.NoError(t, m.chain.markChange(t.Context(), m.storage, id, "orders"))
+		}
+	}
+	wanted, _, err := m.chain.source(storage).Wanted(t.Context(), id)
+	require.NoError(t, err)
+	require.True(t, changed)
+	require.True(t, marked)
+	require.EqualValues(t, 7, accountClaims(t, wanted).Limits.Conn)
+}
+
+// A readStorage lets something happen around reads.
+type readStorage struct {
+	logical.Storage
+	before, after func(key string)
+	reads         int
+}
+
+func (s *readStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.before(key)
+	entry, err := s.Storage.Get(ctx, key)
+	s.after(key)
+	return entry, err
+}

@@ -93,14 +93,47 @@ type chainSource struct {
 // Wanted waits for a change that is under way, so that what is delivered is the
 // account before it or after it, and never both under one time of issue.
 func (c *chainSource) Wanted(ctx context.Context, id string) (string, bool, error) {
-	if err := c.chain.settled(ctx, id); err != nil {
-		return "", false, err
+	for {
+		if err := c.chain.settled(ctx, id); err != nil {
+			return "", false, err
+		}
+		before, err := c.standing(ctx, id)
+		if err != nil {
+			return "", false, err
+		}
+		wanted, err := c.chain.want(ctx, c.storage, id)
+		if err != nil {
+			return "", false, err
+		}
+		after, err := c.standing(ctx, id)
+		switch {
+		case err != nil:
+			return "", false, err
+		case before.writing || before != after:
+			continue // a change began meanwhile
+		case wanted == nil:
+			return "", false, nil
+		}
+		return wanted.jwt, true, nil
 	}
-	wanted, err := c.chain.want(ctx, c.storage, id)
-	if wanted == nil || err != nil {
-		return "", false, err
+}
+
+// standing says which version of an account there is, and whether a change of it
+// may be half done.
+type standing struct {
+	index   accountIndex
+	writing bool
+}
+
+func (c *chainSource) standing(ctx context.Context, id string) (standing, error) {
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
+	now := standing{writing: c.chain.isWriting(id)}
+	index, err := readEntry[accountIndex](ctx, c.storage, accountIDPrefix+id)
+	if index != nil {
+		now.index = *index
 	}
-	return wanted.jwt, true, nil
+	return now, err
 }
 
 // All yields the accounts of the mount, and those whose removal is pending.
