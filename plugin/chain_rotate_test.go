@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,4 +159,17 @@ func (s *interruptedStorage) Put(ctx context.Context, entry *logical.StorageEntr
 		s.interrupt()
 	}
 	return s.Storage.Put(ctx, entry)
+}
+
+func TestRotatingAKeyThatSignedActivationTokensIsWarnedOf(t *testing.T) {
+	m := newAccountMount(t)
+	warnings := func() string {
+		resp, err := m.do(logical.UpdateOperation, "jwt/orders/rotate", nil)
+		require.NoError(t, err)
+		require.NoError(t, resp.Error())
+		return strings.Join(resp.Warnings, " ")
+	}
+	require.NotContains(t, warnings(), "activation tokens")
+	m.write("jwt/orders", map[string]any{"config": `{"exports":[{"subject":"orders.new","type":"stream","token_req":true}]}`})
+	require.Contains(t, warnings(), "activation tokens signed with the former key end with the overlap")
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -259,7 +260,9 @@ func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framew
 		overlap = time.Duration(given.(int)) * time.Second
 	}
 	seed := strings.TrimSpace(d.Get("seed").(string))
-	return b.changeKeys(ctx, req.Storage, name, keyName, func(entry *namedEntry) error {
+	gates := false
+	resp, err := b.changeKeys(ctx, req.Storage, name, keyName, func(entry *namedEntry) error {
+		gates = keyName == defaultKey && entry.hasGatedExports()
 		if entry.External && seed == "" {
 			return badField("seed", "is missing: someone else operates the account's NATS, so its keys are made there")
 		}
@@ -270,6 +273,16 @@ func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framew
 		entry.forgetListed(entry.key(keyName).PublicKey)
 		return nil
 	})
+	if err == nil && gates && !resp.IsError() {
+		resp.AddWarning(fmt.Sprintf("activation tokens signed with the former key end with the overlap, and the imports that they are for with them: have new ones made at jwt/%s/activation and write them to the importing accounts", name))
+	}
+	return resp, err
+}
+
+// hasGatedExports reports whether there are exports that take an activation token
+// to import.
+func (e *namedEntry) hasGatedExports() bool {
+	return slices.ContainsFunc(e.Claims.Exports, func(export *jwt.Export) bool { return export.TokenReq })
 }
 
 const keysHelp = `
@@ -290,5 +303,6 @@ signs with the scoped key of the role's name, or else with the one called
 const rotateHelp = `
 A new key signs from now on. The former one stays in the account's JWT for the
 overlap, so that users signed with it go on until their JWTs have expired; with
-overlap=0 they are cut off at once.
+overlap=0 they are cut off at once. So do activation tokens that the key called
+"default" signed: make new ones before the overlap ends.
 `
