@@ -187,11 +187,20 @@ func (b *backend) deleteJWT(ctx context.Context, req *logical.Request, d *framew
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
-	changed, err := b.revokeNamedUser(ctx, req.Storage, name)
+	// A user is revoked before it is deleted, so that a crash leaves none that is
+	// gone and let in; and after, for a JWT that a reader was given meanwhile.
+	stored, err := readNamed(ctx, req.Storage, name)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := b.revokeNamedUser(ctx, req.Storage, stored); err != nil {
 		return answer(err)
 	}
 	deleted, err := b.deleteNamed(ctx, req.Storage, name, d.Get("force").(bool))
+	if err != nil {
+		return answer(err)
+	}
+	changed, err := b.revokeNamedUser(ctx, req.Storage, deleted)
 	if err != nil {
 		return answer(err)
 	}

@@ -226,10 +226,9 @@ func (b *backend) revokeUpTo(ctx context.Context, s logical.Storage, account, us
 // revokeNamedUser revokes a named user that is about to be deleted, and returns
 // the public key of its account, which is to be delivered. There is nothing to be
 // done for what is not a user, nor where someone else makes the account's JWT.
-func (b *backend) revokeNamedUser(ctx context.Context, s logical.Storage, name string) ([]string, error) {
-	user, err := readNamed(ctx, s, name)
-	if user == nil || err != nil || user.Type != typeUser {
-		return nil, err
+func (b *backend) revokeNamedUser(ctx context.Context, s logical.Storage, user *namedEntry) ([]string, error) {
+	if user == nil || user.Type != typeUser {
+		return nil, nil
 	}
 	account, err := readNamed(ctx, s, user.Account)
 	if account == nil || err != nil || account.External {

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -347,4 +348,27 @@ func (m *chainMount) requireKept(account, user string) {
 	_, err := m.chain.revocations.prune(m.t.Context(), m.storage, time.Now().AddDate(10, 0, 0))
 	require.NoError(m.t, err)
 	require.Contains(m.t, m.revocationsOf(account), user)
+}
+
+// A reader who came between the revocation and the deletion of a user, in a later
+// second, has a JWT that is newer than the revocation.
+func TestAJWTReadWhileItsUserIsDeletedIsRevokedToo(t *testing.T) {
+	m := newAccountMount(t)
+	m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})
+	var readAt int64
+	m.storage.failOn(func(operation, key string) bool {
+		if operation == "delete" && key == namedPrefix+"alice" {
+			for second := time.Now().Unix(); time.Now().Unix() == second; {
+				runtime.Gosched()
+			}
+			readAt = time.Now().Unix()
+		}
+		return false
+	})
+	_, err := m.do(logical.DeleteOperation, "jwt/alice", nil)
+	require.NoError(t, err)
+	revoked, err := m.chain.revocations.list(t.Context(), m.storage, m.read("jwt/orders")["public_key"].(string), time.Now())
+	require.NoError(t, err)
+	require.Len(t, revoked, 1)
+	require.GreaterOrEqual(t, revoked[0].At, readAt)
 }
