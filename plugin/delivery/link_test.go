@@ -1,11 +1,14 @@
 package delivery
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,4 +60,33 @@ func TestDeliveriesThatAreAskedForDoNotProlongAnOutage(t *testing.T) {
 	w.start(o)
 	w.eventually(func() error { return r.link.standing() })
 	require.Less(t, time.Since(begun), 5*time.Second)
+}
+
+// A server that was killed did not say goodbye. It is told apart from one that
+// cannot delete, so that no last JWT is left on those that have deleted.
+func TestADeletionLeavesNothingBehindForAServerThatIsAway(t *testing.T) {
+	const away = `{"server":{"name":"n2","id":"N2","ver":"2.0.0"},"statsz":{"active_servers":2}}`
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	there := w.answerToo(s, pingSubject, func(m *nats.Msg) { _ = m.Respond([]byte(away)) })
+	took := w.answerToo(s, updateSubject("*"), func(m *nats.Msg) {
+		_ = m.Respond([]byte(`{"server":{"name":"n2","id":"N2","ver":"2.0.0"},"data":{"code":200,"message":"jwt updated"}}`))
+	})
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	require.NoError(t, r.link.ready(testContext(t)))
+	w.eventually(func() error {
+		if n := len(r.fleet.present()); n != 2 {
+			return errors.Join(fmt.Errorf("%d servers are known", n), r.rollCall())
+		}
+		return nil
+	})
+	a := w.addAccount("orders")
+	require.NoError(t, r.Deliver(testContext(t), a.id))
+	require.NoError(t, there.Unsubscribe())
+	require.NoError(t, took.Unsubscribe())
+
+	w.remove(a.id)
+	require.ErrorContains(t, r.Deliver(testContext(t), a.id), "server n2 is away, and may still hold the account")
+	require.NoError(t, w.holds(dir))
+	require.Error(t, w.nothingPending())
 }

@@ -134,6 +134,15 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
 			return len(deleted), err
 		}
+		if err == nil {
+			// Those that did not answer may not be there, and have no use for more.
+			if err := r.rollCall(); err != nil {
+				return len(deleted), err
+			}
+			if r.forgetLost(expected); len(expected) == 0 {
+				return len(deleted), nil
+			}
+		}
 	}
 	expires := time.Now().Add(farewellTime)
 	farewell, err := r.config.Farewell(id, expires)

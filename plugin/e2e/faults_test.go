@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -97,6 +98,12 @@ func startFleet(t *testing.T) *fleet {
 	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "file"})), withoutNATS)
 	f := &fleet{servers: e.newNATSCluster(3), held: map[string]string{}}
 	f.gate, f.env = newGate(t, f.servers[0]), e.at(f.servers[0])
+	t.Cleanup(func() {
+		if t.Failed() {
+			state, err := f.client.Logical().ReadWithDataWithContext(context.Background(), f.path("sync"), map[string][]string{"pending": {"true"}})
+			t.Logf("what the mount knows of the delivery: %+v %v", state, err)
+		}
+	})
 	f.write("config", fields{"account_jwt_server_url": f.gate.url, "service_url": f.servers[0].URL})
 	for _, server := range f.servers {
 		// The mount is to know no way but the gate.

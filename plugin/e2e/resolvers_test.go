@@ -57,7 +57,8 @@ func (e *env) removeByForce(path string) {
 }
 
 // files are the account JWTs that a server with a full resolver has on disk, by the
-// accounts' public keys.
+// accounts' public keys. A server that was busy when an account was deleted makes for a
+// last JWT of it, which lets nobody in and expires: that counts as none.
 func (e *env) files(server *stack.NATS) map[string]string {
 	e.t.Helper()
 	paths, err := filepath.Glob(filepath.Join(server.Dir, "jwt", "*.jwt"))
@@ -69,6 +70,11 @@ func (e *env) files(server *stack.NATS) map[string]string {
 			continue // deleted meanwhile
 		}
 		require.NoError(e.t, err)
+		if claims, err := natsjwt.DecodeAccountClaims(string(text)); err == nil && claims.Expires != 0 {
+			require.Zero(e.t, claims.Limits.Conn)
+			require.LessOrEqual(e.t, time.Until(time.Unix(claims.Expires, 0)), time.Minute)
+			continue
+		}
 		files[strings.TrimSuffix(filepath.Base(path), ".jwt")] = string(text)
 	}
 	return files
@@ -193,15 +199,8 @@ func TestServersWithEveryResolverFollowTheMount(t *testing.T) {
 	for _, server := range servers {
 		e.at(server).connectRefused(last)
 	}
-	// Servers that do not delete make for a last JWT, which the others have too until
-	// it expires.
 	for _, server := range full {
-		if text, ok := e.files(server)[orders]; ok {
-			farewell, err := natsjwt.DecodeAccountClaims(text)
-			require.NoError(t, err)
-			require.Zero(t, farewell.Limits.Conn)
-			require.LessOrEqual(t, time.Until(time.Unix(farewell.Expires, 0)), time.Minute)
-		}
+		require.NotContains(t, e.files(server), orders)
 	}
 }
 
