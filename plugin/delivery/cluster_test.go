@@ -80,6 +80,7 @@ func TestARemovedAccountDoesNotComeBackWithAServerThatAnEarlierProcessKnew(t *te
 	orders, billing := w.addAccount("orders"), w.addAccount("billing")
 	require.NoError(t, before.Deliver(ctx, orders.id, billing.id))
 	w.holdEverywhere(c.dirs...)
+	w.knows(before, len(c.servers))
 
 	stop(c.servers[2])
 	w.remove(billing.id)

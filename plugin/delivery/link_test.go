@@ -1,8 +1,6 @@
 package delivery
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -74,12 +72,7 @@ func TestADeletionLeavesNothingBehindForAServerThatIsAway(t *testing.T) {
 	})
 	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
 	require.NoError(t, r.link.ready(testContext(t)))
-	w.eventually(func() error {
-		if n := len(r.fleet.present()); n != 2 {
-			return errors.Join(fmt.Errorf("%d servers are known", n), r.rollCall())
-		}
-		return nil
-	})
+	w.knows(r, 2)
 	a := w.addAccount("orders")
 	require.NoError(t, r.Deliver(testContext(t), a.id))
 	require.NoError(t, there.Unsubscribe())

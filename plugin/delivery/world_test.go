@@ -332,6 +332,18 @@ func (w *world) clusterOptions(name, dir string, routes []*url.URL) *natsserver.
 	return o
 }
 
+// knows waits until the reconciler has heard of so many servers. One that it has not
+// heard of may be shut down unnoticed.
+func (w *world) knows(r *Reconciler, servers int) {
+	w.t.Helper()
+	w.eventually(func() error {
+		if n := len(r.fleet.present()); n != servers {
+			return errors.Join(fmt.Errorf("%d servers are known", n), r.rollCall())
+		}
+		return nil
+	})
+}
+
 func portOf(s *natsserver.Server) int { return s.Addr().(*net.TCPAddr).Port }
 
 // holds is nil when the directory has exactly what the source wants.
