@@ -52,6 +52,7 @@ type chain struct {
 	// revocations change too.
 	versions sync.Mutex
 	writing  map[string]underway // by public key
+	marks    [markSlots]uint64   // by markSlot: how often a change was marked
 	everyone map[string]bool     // accounts that pendingAllKey still stands for; nil if it is not set
 }
 
@@ -85,7 +86,11 @@ func (c *chain) invalidate(key string) {
 		c.accounts.forget(strings.TrimPrefix(key, namedPrefix))
 		c.served.forgetAll()
 	case strings.HasPrefix(key, accountIDPrefix):
-		c.served.forget(strings.TrimPrefix(key, accountIDPrefix))
+		id := strings.TrimPrefix(key, accountIDPrefix)
+		c.versions.Lock()
+		c.marks[markSlot(id)]++
+		c.versions.Unlock()
+		c.served.forget(id)
 	case strings.HasPrefix(key, revokedPrefix):
 		c.revocations.invalidate(key)
 		id, _, _ := strings.Cut(strings.TrimPrefix(key, revokedPrefix), "/")

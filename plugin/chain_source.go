@@ -94,46 +94,21 @@ type chainSource struct {
 // account before it or after it, and never both under one time of issue.
 func (c *chainSource) Wanted(ctx context.Context, id string) (string, bool, error) {
 	for {
+		marks := c.chain.marksOf(id)
 		if err := c.chain.settled(ctx, id); err != nil {
 			return "", false, err
 		}
-		before, err := c.standing(ctx, id)
-		if err != nil {
-			return "", false, err
-		}
 		wanted, err := c.chain.want(ctx, c.storage, id)
-		if err != nil {
-			return "", false, err
-		}
-		after, err := c.standing(ctx, id)
 		switch {
 		case err != nil:
 			return "", false, err
-		case before.writing || before != after:
-			continue // a change began meanwhile
+		case c.chain.changedSince(id, marks):
+			continue
 		case wanted == nil:
 			return "", false, nil
 		}
 		return wanted.jwt, true, nil
 	}
-}
-
-// standing says which version of an account there is, and whether a change of it
-// may be half done.
-type standing struct {
-	index   accountIndex
-	writing bool
-}
-
-func (c *chainSource) standing(ctx context.Context, id string) (standing, error) {
-	c.chain.versions.Lock()
-	defer c.chain.versions.Unlock()
-	now := standing{writing: c.chain.isWriting(id)}
-	index, err := readEntry[accountIndex](ctx, c.storage, accountIDPrefix+id)
-	if index != nil {
-		now.index = *index
-	}
-	return now, err
 }
 
 // All yields the accounts of the mount, and those whose removal is pending.

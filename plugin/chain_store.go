@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -101,6 +102,7 @@ func (c *chain) markChange(ctx context.Context, s logical.Storage, id, name stri
 	}
 	now := time.Now()
 	index.version = index.after(operator.entry, now)
+	c.marks[markSlot(id)]++
 
 	if err := writeEntry(ctx, s, pendingPrefix+id, pendingMarker{Since: now.Unix()}); err != nil {
 		return err
@@ -140,6 +142,29 @@ const writeTime = time.Minute
 func (c *chain) isWriting(id string) bool {
 	change, ok := c.writing[id]
 	return ok && time.Since(change.since) < writeTime
+}
+
+// markSlot says where the changes of an account are counted. That others are
+// counted there too costs those who look a second look.
+func markSlot(id string) uint64 { return maphash.String(markSeed, id) % markSlots }
+
+const markSlots = 256
+
+var markSeed = maphash.MakeSeed()
+
+// marksOf is how often changes were marked, for changedSince.
+func (c *chain) marksOf(id string) uint64 {
+	c.versions.Lock()
+	defer c.versions.Unlock()
+	return c.marks[markSlot(id)]
+}
+
+// changedSince reports whether what was read of the account since marks was
+// asked for may be half before a change of it and half after.
+func (c *chain) changedSince(id string, marks uint64) bool {
+	c.versions.Lock()
+	defer c.versions.Unlock()
+	return c.isWriting(id) || c.marks[markSlot(id)] != marks
 }
 
 // settled waits until no change of the account is half done.
