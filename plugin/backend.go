@@ -61,7 +61,9 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		return nil, fmt.Errorf("no backend configuration")
 	}
 	b := newBackend(conf)
-	if err := b.Setup(ctx, conf); err != nil {
+	setup := *conf
+	setup.System = &systemView{SystemView: conf.System}
+	if err := b.Setup(ctx, &setup); err != nil {
 		return nil, err
 	}
 	return b, nil

@@ -213,16 +213,15 @@ type loginMount struct {
 	*backend
 	tb       testing.TB
 	storage  *countingStorage
+	vault    *countingView
 	workload *workload
 }
 
 func newLoginMount(tb testing.TB, w *workload) *loginMount {
 	tb.Helper()
-	m := &loginMount{tb: tb, storage: newCountingStorage(), workload: w}
-	made, err := Factory(context.Background(), &logical.BackendConfig{
-		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour},
-		StorageView: m.storage,
-	})
+	vault := &countingView{SystemView: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour}}
+	m := &loginMount{tb: tb, storage: newCountingStorage(), vault: vault, workload: w}
+	made, err := Factory(context.Background(), &logical.BackendConfig{System: vault, StorageView: m.storage})
 	require.NoError(tb, err)
 	m.backend = made.(*backend)
 	m.stop() // nothing is delivered

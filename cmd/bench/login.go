@@ -15,18 +15,17 @@ import (
 
 const peersModule = "testdata/bench/peers"
 
-// The ways to log in that are compared. All get a Vault token; this plugin, the floor
-// and the two steps get NATS credentials as well.
+// The ways to log in that are compared. All get a Vault token; this plugin and the two
+// steps get NATS credentials as well.
 const (
 	ours        = "this plugin"
 	noop        = "no-op plugin"
-	least       = "floor"
 	builtin     = "built-in JWT"
 	externalJWT = "external JWT"
 	twoSteps    = "two steps"
 )
 
-var contenders = []string{ours, noop, least, builtin, externalJWT, twoSteps}
+var contenders = []string{ours, noop, builtin, externalJWT, twoSteps}
 
 var (
 	algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}
@@ -42,9 +41,6 @@ type cell struct {
 }
 
 func (c cell) String() string { return fmt.Sprintf("%d, %s, %s", c.clients, c.alg, c.tokenType) }
-
-// has says whether a contender is measured there: the floor only where there are goals.
-func (c cell) has(name string) bool { return name != least || c.clients == goalClients }
 
 func cells() []cell {
 	var all []cell
@@ -92,12 +88,12 @@ func benchLogin(ctx context.Context, b *bench) error {
 }
 
 // peers are the programs that the plugin is compared with.
-type peers struct{ noop, floor, jwt, engine string }
+type peers struct{ noop, jwt, engine string }
 
 func (b *bench) buildPeers(ctx context.Context) (p peers, err error) {
 	b.progress("building the peers")
 	for pkg, program := range map[string]*string{
-		"./noop": &p.noop, "./floor": &p.floor, "./nats-engine-standin": &p.engine,
+		"./noop": &p.noop, "./nats-engine-standin": &p.engine,
 		"github.com/hashicorp/vault-plugin-auth-jwt/cmd/vault-plugin-auth-jwt": &p.jwt,
 	} {
 		if *program, err = b.buildIn(ctx, peersModule, pkg); err != nil {
@@ -125,9 +121,6 @@ func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs 
 	for _, cell := range cells() {
 		for i := range contenders {
 			name := contenders[(i+round)%len(contenders)] // none is always the first
-			if !cell.has(name) {
-				continue
-			}
 			tasks, err := w.loginTasks(name, cell.tokenType, tokens[cell.alg][:cell.clients])
 			if err != nil {
 				return err
@@ -164,7 +157,7 @@ func (f *loginFigures) measure(ctx context.Context, w *world, at cell, name stri
 
 // mountOf is the path of a contender's auth method, below auth/.
 func mountOf(name, tokenType string) string {
-	return map[string]string{ours: "nats-", noop: "noop-", least: "floor-", builtin: "jwt-", externalJWT: "external-", twoSteps: "jwt-"}[name] + tokenType
+	return map[string]string{ours: "nats-", noop: "noop-", builtin: "jwt-", externalJWT: "external-", twoSteps: "jwt-"}[name] + tokenType
 }
 
 // mountContenders enables every contender twice: for service and for batch tokens.
@@ -172,7 +165,6 @@ func (w *world) mountContenders(ctx context.Context, program string, programs pe
 	err := errors.Join(
 		w.install(ctx, program, api.PluginTypeCredential),
 		w.install(ctx, programs.noop, api.PluginTypeCredential),
-		w.install(ctx, programs.floor, api.PluginTypeCredential),
 		w.install(ctx, programs.jwt, api.PluginTypeCredential),
 		w.install(ctx, programs.engine, api.PluginTypeSecrets),
 		w.client.Sys().PutPolicyWithContext(ctx, "bench", `path "engine/creds/*" { capabilities = ["read"] }`),
@@ -184,7 +176,7 @@ func (w *world) mountContenders(ctx context.Context, program string, programs pe
 	}
 	for _, tokenType := range tokenTypes {
 		for name, plugin := range map[string]string{
-			ours: stack.PluginName, noop: "noop", least: "floor", builtin: "jwt", externalJWT: "vault-plugin-auth-jwt",
+			ours: stack.PluginName, noop: "noop", builtin: "jwt", externalJWT: "vault-plugin-auth-jwt",
 		} {
 			if err := w.enable(ctx, mountOf(name, tokenType), plugin, tokenType); err != nil {
 				return err
@@ -195,33 +187,13 @@ func (w *world) mountContenders(ctx context.Context, program string, programs pe
 				return err
 			}
 		}
-		keys, err := w.publicKeys()
-		if err != nil {
-			return err
-		}
 		mount := "auth/" + mountOf(ours, tokenType)
-		err = errors.Join(
-			w.configure(ctx, mount),
-			w.write(ctx, write{mount + "/role/bench", natsRole()}, write{"auth/" + mountOf(least, tokenType) + "/config", map[string]any{"keys": keys}}),
-		)
+		err = errors.Join(w.configure(ctx, mount), w.write(ctx, write{mount + "/role/bench", natsRole()}))
 		if err != nil {
 			return err
 		}
 	}
 	return w.startNATS(ctx, "auth/"+mountOf(ours, tokenTypes[0]))
-}
-
-// publicKeys are the issuer's, as PEM by algorithm.
-func (w *world) publicKeys() (map[string]string, error) {
-	keys := map[string]string{}
-	for _, alg := range algorithms {
-		key, err := w.issuer.Key(alg)
-		if err != nil {
-			return nil, err
-		}
-		keys[string(alg)] = key.PublicPEM
-	}
-	return keys, nil
 }
 
 // userLimits is what userTemplate comes to, as the stand-in stores it.

@@ -21,8 +21,6 @@ func (f *loginFigures) report(b *bench) {
 		Notes: []string{
 			"The ratios are of this plugin to the peer: medians of the rounds' ratios. Two steps are a login with the built-in JWT method and then a read of credentials from a stand-in " +
 				"for a NATS secrets engine, which does the least that such an engine must do.",
-			"The floor is a plugin that does only what no login that issues NATS credentials can do without: the token's signature checked with a key in memory, a key made, a fixed JWT signed, " +
-				"and an answer like this plugin's.",
 		},
 	}
 	latencies := table{
@@ -40,10 +38,6 @@ func (f *loginFigures) report(b *bench) {
 		first := []string{strconv.Itoa(cell.clients), string(cell.alg), cell.tokenType}
 		rate, latency, spent := slices.Clone(first), slices.Clone(first), slices.Clone(first[1:])
 		for _, name := range contenders {
-			if !cell.has(name) {
-				rate, latency = append(rate, "-"), append(latency, "-")
-				continue
-			}
 			what := fmt.Sprintf("%s, %s", name, cell)
 			rate = append(rate, number(b.report.measured("login", "rate: "+what, "logins/s", f.rates[cell][name])))
 			p50 := b.report.measured("login", "median: "+what, "s", f.p50[cell][name])
@@ -81,19 +75,6 @@ func (f *loginFigures) goals(b *bench, atGoal map[string][]float64) {
 			Where: fmt.Sprintf("%s to %s over algorithms and token types", number(slices.Min(all)), number(slices.Max(all))),
 		})
 	}
-	b.report.Goals[len(b.report.Goals)-len(compared)].Where += fmt.Sprintf("; the floor's is %s", number(median(f.floor())))
-}
-
-// floor is the floor's login rate to the no-op plugin's, which no plugin can exceed that
-// issues NATS credentials.
-func (f *loginFigures) floor() []float64 {
-	var all []float64
-	for _, cell := range cells() {
-		if cell.clients == goalClients {
-			all = append(all, median(ratios(f.rates[cell][least], f.rates[cell][noop])))
-		}
-	}
-	return all
 }
 
 func (f *loginFigures) chart(b *bench) {

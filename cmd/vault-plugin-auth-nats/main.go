@@ -5,20 +5,13 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
-	sdk "github.com/hashicorp/vault/sdk/plugin"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin"
 )
-
-// gcPercent lets the heap grow to five times of what lives before it is collected.
-// What lives is a few megabytes, for which Go's default collects many times a second
-// under a load of logins: 5 to 15 % of a login's processor time in the plugin.
-const gcPercent = 400
 
 func main() {
 	meta := &api.PluginAPIClientMeta{}
@@ -31,16 +24,9 @@ func main() {
 		fmt.Printf("vault-plugin-auth-nats %s (%s)\n", plugin.Version, plugin.Commit)
 		return
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	go exitWithParent(os.Getppid())
-	err := sdk.ServeMultiplex(&sdk.ServeOpts{
-		BackendFactoryFunc: plugin.Factory,
-		// Vault with AutoMTLS needs no provider; older ones unwrap a token from the environment.
-		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-	})
-	if err != nil {
+	// Vault with AutoMTLS needs no provider; older ones unwrap a token from the environment.
+	if err := plugin.Serve(api.VaultPluginTLSProvider(meta.GetTLSConfig())); err != nil {
 		hclog.New(&hclog.LoggerOptions{}).Error("the plugin ends", "error", err)
 		os.Exit(1)
 	}

@@ -112,6 +112,18 @@ func (f *fleet) present() map[string]string {
 	return up
 }
 
+// anyone reports whether a server is there that should answer.
+func (f *fleet) anyone() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.servers {
+		if s.gone.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 // missing returns the names of the servers that are away, sorted, and forgets
 // those that have been for longer than forgetAfter.
 func (f *fleet) missing() []string {

@@ -62,7 +62,7 @@ func (r *Reconciler) reachable(ctx context.Context) error {
 	if err := r.link.ready(ctx); err != nil {
 		return err
 	}
-	if len(r.fleet.present()) > 0 {
+	if r.fleet.anyone() {
 		return nil
 	}
 	return r.rollCall()

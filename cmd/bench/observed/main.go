@@ -12,8 +12,6 @@ import (
 	"runtime/metrics"
 	"time"
 
-	sdk "github.com/hashicorp/vault/sdk/plugin"
-
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin"
 )
 
@@ -34,7 +32,7 @@ func run() error {
 		server := &http.Server{Handler: http.HandlerFunc(show), ReadHeaderTimeout: 10 * time.Second}
 		go func() { _ = server.Serve(listener) }() // until the process ends
 	}
-	return sdk.ServeMultiplex(&sdk.ServeOpts{BackendFactoryFunc: plugin.Factory})
+	return plugin.Serve(nil)
 }
 
 // show answers with the number of goroutines and the bytes that the last garbage
