@@ -88,7 +88,7 @@ type userKey struct {
 // role may insist on the former. provenBy is the text that the workload's key
 // has to have signed, if that is demanded.
 func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, error) {
-	public := d.Get("user_public_key").(string)
+	public := textOf(d, "user_public_key")
 	if public == "" {
 		if role.entry.UserKey == roles.UserKeyClient {
 			return userKey{}, badField("user_public_key", "is missing: role %q has user_key=client, so the workload brings its own key", role.name)
@@ -103,7 +103,7 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 		return userKey{}, badField("user_public_key", "%s", err)
 	}
 	if provenBy != "" {
-		if err := checkProof(public, provenBy, d.Get("user_key_signature").(string)); err != nil {
+		if err := checkProof(public, provenBy, textOf(d, "user_key_signature")); err != nil {
 			return userKey{}, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -55,7 +56,7 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
-	bound, err := b.identify(ctx, req, role, d.Get("jwt").(string), now)
+	bound, err := b.identify(ctx, req, role, textOf(d, "jwt"), now)
 	if err != nil {
 		return answer(err)
 	}
@@ -83,12 +84,12 @@ func (r *role) loginProof(d *framework.FieldData) string {
 	if !r.entry.UserKeyProof {
 		return ""
 	}
-	return d.Get("jwt").(string)
+	return textOf(d, "jwt")
 }
 
 // loginRole is the role that the request names, or the default one.
 func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework.FieldData) (*role, error) {
-	name := d.Get("role").(string)
+	name := strings.ToLower(textOf(d, "role"))
 	if name == "" {
 		set, err := b.readSettings(ctx, s)
 		if err != nil {
@@ -241,7 +242,7 @@ func (b *backend) lookAhead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	bound, err := b.identify(ctx, req, role, d.Get("jwt").(string), time.Now())
+	bound, err := b.identify(ctx, req, role, textOf(d, "jwt"), time.Now())
 	if err != nil {
 		return answer(err)
 	}

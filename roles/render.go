@@ -315,17 +315,23 @@ func appendString(out []byte, s string) []byte {
 	return append(appendEscaped(append(out, '"'), s), '"')
 }
 
-// appendEscaped appends what stands between the quotes of a JSON string. Few
-// values need any escaping, so the others cost one copy.
+// appendEscaped appends what stands between the quotes of a JSON string. What
+// subjects are made of needs no more than a copy, or an escape for their ">".
 func appendEscaped(out []byte, s string) []byte {
+	start := len(out)
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		switch c := s[i]; {
+		case c == '>':
+			out = append(out, `\u003e`...)
+		case c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '&':
 			encoded, err := json.Marshal(s)
 			if err != nil {
 				panic(err) // there is no string that json.Marshal refuses
 			}
-			return append(out, encoded[1:len(encoded)-1]...)
+			return append(out[:start], encoded[1:len(encoded)-1]...)
+		default:
+			out = append(out, c)
 		}
 	}
-	return append(out, s...)
+	return out
 }

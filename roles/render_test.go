@@ -165,3 +165,15 @@ func TestAUserThatIsTooLargeIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// What is put together by hand is what encoding/json makes.
+func FuzzStringIsEncodedAsEncodingJSONDoes(f *testing.F) {
+	for _, s := range []string{"", "orders.>", "a.>.<b>&", `"\`, "é>", "\x00>", "\xff>", "> ", ">>>"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, err := json.Marshal(s)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(appendString(nil, s)))
+	})
+}
