@@ -91,6 +91,15 @@ func (m *loginMount) loginsKeepOffStorage() {
 	require.Equal(m.tb, before, m.storage.all())
 }
 
+// A role that stays where it is takes one write, and not one more for each list
+// of roles that it is in already.
+func TestToEditARoleIsOneWrite(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[0])
+	before := m.storage.writes.Load()
+	m.write("role/dev", map[string]any{"token_ttl": "11m"})
+	require.EqualValues(t, 1, m.storage.writes.Load()-before)
+}
+
 // gitLabClaims are those of a GitLab job's ID token.
 func gitLabClaims() map[string]any {
 	now := time.Now()

@@ -199,17 +199,19 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 // what a crash has left.
 func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role, stored *roleEntry) error {
 	name, entry := ready.name, ready.entry
-	if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
-		return err
-	}
-	if err := addUse(ctx, s, usesIssuer, entry.Issuer, name); err != nil {
-		return err
+	if stored == nil || stored.place() != entry.place() {
+		if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
+			return err
+		}
+		if err := addUse(ctx, s, usesIssuer, entry.Issuer, name); err != nil {
+			return err
+		}
+		if stored != nil {
+			entry.Former = append(slices.Clip(entry.Former), stored.place())
+		}
 	}
 	if err := b.giveKey(ctx, s, ready); err != nil {
 		return err
-	}
-	if stored != nil && stored.place() != entry.place() {
-		entry.Former = append(slices.Clip(entry.Former), stored.place())
 	}
 	err := writeEntry(ctx, s, rolePrefix+name, entry)
 	b.roles.forget(name)
