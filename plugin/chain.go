@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,11 @@ type chain struct {
 	served    *cache[served]       // by public key: what unauthenticated callers are given
 	serving   singleflight.Group   // loads for served
 
+	// making holds a value for each account JWT that is being made: no more than
+	// half of the processors make them, so that a comparison of many accounts leaves
+	// the rest to logins and to the nats-server of the same machine.
+	making chan struct{}
+
 	mu sync.Mutex // held by writers of entries
 
 	// versions guards the index and the pending markers, which the writers of
@@ -73,6 +79,7 @@ func newChain(logger hclog.Logger) *chain {
 		operators:   newCache[operatorSlot](),
 		accounts:    newCache[account](),
 		served:      newServedCache(),
+		making:      make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		writing:     map[string]underway{},
 	}
 }
@@ -268,18 +275,26 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 	if index == nil || err != nil {
 		return nil, err
 	}
-	entry, err := readNamed(ctx, s, index.Name)
+	var revoked []revocation
+	if index.Revoked {
+		if revoked, err = c.revocations.list(ctx, s, id, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	stored, err := s.Get(ctx, namedPrefix+index.Name)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", namedPrefix+index.Name, err)
+	}
+
+	c.making <- struct{}{}
+	defer func() { <-c.making }()
+	entry, err := decodeEntry[namedEntry](namedPrefix+index.Name, stored)
 	// The index is written before the entry and deleted after it.
 	if entry == nil || err != nil || entry.PublicKey != id {
 		return nil, err
 	}
 	issued := index.at(operator.entry)
-	var token string
-	if index.Revoked {
-		token, err = c.encodeAccount(ctx, s, operator, index.Name, entry, issued)
-	} else {
-		token, err = entry.encode(operator, index.Name, nil, issued)
-	}
+	token, err := entry.encode(operator, index.Name, revoked, issued)
 	if err != nil {
 		return nil, fmt.Errorf("making the JWT of account %q: %w", index.Name, err)
 	}

@@ -13,6 +13,11 @@ func readEntry[T any](ctx context.Context, s logical.Storage, key string) (*T, e
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", key, err)
 	}
+	return decodeEntry[T](key, entry)
+}
+
+// decodeEntry is what readEntry does with what was read.
+func decodeEntry[T any](key string, entry *logical.StorageEntry) (*T, error) {
 	if entry == nil {
 		return nil, nil
 	}
