@@ -40,7 +40,7 @@ func reconcileRate(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	var mount, bare []float64
-	for range scale(b, 21, 1) {
+	for range scale(b, 15, 1) {
 		if err := p.emptyNATS(ctx); err != nil {
 			return err
 		}

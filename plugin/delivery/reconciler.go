@@ -93,6 +93,7 @@ type Reconciler struct {
 	undone    map[string]*undone   // by account id
 	farewells map[string]time.Time // removed accounts with a last JWT that is valid until then
 	lastSync  *Report
+	asked     time.Time // when something last happened that asks for a comparison
 }
 
 // undone is an account that is not known to be delivered.

@@ -124,3 +124,24 @@ func TestADeliveryThatSomebodyWaitsForConnectsAtOnce(t *testing.T) {
 		t.Fatalf("the delivery took %s: it waited for the next attempt to connect", took)
 	}
 }
+
+// Whoever connects first has everything compared, and what the connect asks for is
+// done with it. Done again at once it would hold up the changes of a large mount.
+func TestAComparisonIsNotMadeTwiceForOneReason(t *testing.T) {
+	w := newWorld(t)
+	s, _ := w.fullServer()
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	first, err := r.Sync(testContext(t), Options{})
+	require.NoError(t, err)
+	asked := r.askedAt()
+	require.False(t, asked.IsZero(), "the connect asks for no comparison")
+
+	same, err := r.Sync(testContext(t), Options{since: asked})
+	require.NoError(t, err)
+	require.Same(t, first, same, "what was asked for before the first comparison began was compared twice")
+
+	r.compareSoon()
+	next, err := r.Sync(testContext(t), Options{since: r.askedAt()})
+	require.NoError(t, err)
+	require.NotSame(t, first, next, "what was asked for after the comparison was not compared")
+}

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// inFlight bounds how many accounts of a comparison wait to be delivered,
-	// so that one that changes meanwhile does not wait long behind them.
-	inFlight = 4 * workers
+	// inFlight bounds how many accounts of a comparison are being delivered or wait
+	// for it: enough that no worker is without, and few, since one that changes
+	// meanwhile waits behind them.
+	inFlight = workers + workers/4
 
 	// maxFailures bounds the failures that a Report spells out.
 	maxFailures = 100
@@ -37,6 +38,8 @@ const (
 type Options struct {
 	Unknown bool // look for accounts that servers hold and the source does not know
 	Prune   bool // and remove them
+
+	since time.Time // if set, a comparison that began after it will do
 }
 
 // A Report is what a comparison found and did.
@@ -51,6 +54,8 @@ type Report struct {
 	Unknown   []Unknown      `json:"unknown,omitempty"`  // sorted by account
 	Pruned    int            `json:"pruned"`
 	Servers   []ServerState  `json:"servers"`
+
+	began time.Time // once it was known which servers are there
 }
 
 // Unknown is an account that servers hold and the source does not know.
@@ -73,6 +78,9 @@ func (r *Reconciler) Sync(ctx context.Context, o Options) (*Report, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if last := r.lastReport(); !o.since.IsZero() && last != nil && last.began.After(o.since) {
+		return last, nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
@@ -88,6 +96,12 @@ func (r *Reconciler) Sync(ctx context.Context, o Options) (*Report, error) {
 	r.lastSync = &report
 	r.mu.Unlock()
 	return &report, nil
+}
+
+func (r *Reconciler) lastReport() *Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lastSync
 }
 
 // A syncRun is one comparison under way.
@@ -111,6 +125,7 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	s.report.began = time.Now()
 	if err := s.removeAgain(ctx); err != nil {
 		return err
 	}
@@ -126,7 +141,7 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	}
 	if lost {
 		s.logger.Warn("a NATS server has lost account files, and is made to write them anew")
-		s.report = Report{Started: s.report.Started, Rewritten: true}
+		s.report = Report{Started: s.report.Started, Rewritten: true, began: s.report.began}
 		s.sum, s.some = [sha256.Size]byte{}, nil
 		if err := s.deliverAll(ctx, true); err != nil {
 			return err

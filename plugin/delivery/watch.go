@@ -14,9 +14,9 @@ import (
 func (r *Reconciler) watch() {
 	r.loadPending()
 
-	// When a comparison is due, when the next may be at the earliest, and how many
-	// failed in a row.
-	next, notBefore, failures := r.first, r.first, 0
+	// When a comparison is due, when the next may be at the earliest, how many failed
+	// in a row, and when the last one ended.
+	next, notBefore, failures, last := r.first, r.first, 0, time.Now()
 	timer := time.NewTimer(time.Until(next))
 	defer timer.Stop()
 	for {
@@ -38,19 +38,19 @@ func (r *Reconciler) watch() {
 			continue
 		case <-timer.C:
 		}
-		started := time.Now()
-		_, err := r.Sync(r.ctx, Options{})
-		took := time.Since(started)
+		// Somebody else may have had everything compared meanwhile.
+		report, err := r.Sync(r.ctx, Options{since: latest(last, r.askedAt())})
 		if err != nil {
 			r.logger.Debug("accounts could not be compared with the servers", "error", err)
 			failures++
 			next = time.Now().Add(backoff(failures))
-		} else {
-			failures = 0
-			rest := min(max(took*syncRest, minSync), maxSync)
-			next = time.Now().Add(rest - rand.N(rest/10))
+			timer.Reset(time.Until(next))
+			continue
 		}
-		notBefore = time.Now().Add(took)
+		took := time.Duration(report.Seconds * float64(time.Second))
+		rest := min(max(took*syncRest, minSync), maxSync)
+		failures, last = 0, report.Started.Add(took)
+		next, notBefore = last.Add(rest-rand.N(rest/10)), last.Add(took)
 		timer.Reset(time.Until(next))
 	}
 }
@@ -93,10 +93,20 @@ func (r *Reconciler) connected(renewed bool) {
 
 // compareSoon has everything compared, a little later.
 func (r *Reconciler) compareSoon() {
+	r.mu.Lock()
+	r.asked = time.Now()
+	r.mu.Unlock()
 	select {
 	case r.compares <- struct{}{}:
 	default:
 	}
+}
+
+// askedAt is when compareSoon was last called.
+func (r *Reconciler) askedAt() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
 }
 
 // event hears the servers' heartbeats and goodbyes.
