@@ -277,6 +277,8 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 	}
 	var revoked []revocation
 	if index.Revoked {
+		// Those that are over now are of no use in the JWT. Its time of issue does not
+		// say that, since many changes take it ahead of the clock.
 		if revoked, err = c.revocations.list(ctx, s, id, time.Now()); err != nil {
 			return nil, err
 		}
@@ -299,18 +301,6 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 		return nil, fmt.Errorf("making the JWT of account %q: %w", index.Name, err)
 	}
 	return &wanted{name: index.Name, jwt: token, issued: issued}, nil
-}
-
-// encodeAccount makes the JWT of an account, with its revocations and with the
-// time of issue given.
-func (c *chain) encodeAccount(ctx context.Context, s logical.Storage, operator *operator, name string, entry *namedEntry, issued int64) (string, error) {
-	// Those that are over now are of no use in it. The time of issue does not say
-	// that, since many changes take it ahead of the clock.
-	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, time.Now())
-	if err != nil {
-		return "", err
-	}
-	return entry.encode(operator, name, revoked, issued)
 }
 
 // encode makes the JWT with as many of the revocations as fit.

@@ -44,7 +44,12 @@ func (c *chain) checkAccount(ctx context.Context, s logical.Storage, name string
 	if !operator.signs() {
 		return badField("config", "has no operator yet: write config first")
 	}
-	_, err = c.encodeAccount(ctx, s, operator, name, entry, time.Now().Unix())
+	now := time.Now()
+	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, now)
+	if err != nil {
+		return err
+	}
+	_, err = entry.encode(operator, name, revoked, now.Unix())
 	if errors.Is(err, trust.ErrTooLarge) {
 		return badField("config", "%s", err)
 	}

@@ -17,8 +17,7 @@ const replicationAge = time.Second
 // forward, and each time that is a call to Vault: two of them at a login, which
 // took a tenth of its time. So the answer is kept for a moment.
 //
-// No write depends on it: Vault's storage refuses a node that may not write. And
-// a node that comes to play another part loads its mounts anew.
+// No write depends on it: Vault's storage refuses a node that may not write.
 type systemView struct {
 	logical.SystemView
 	last atomic.Pointer[replication]
