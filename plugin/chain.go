@@ -283,9 +283,9 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 			return nil, err
 		}
 	}
-	stored, err := s.Get(ctx, namedPrefix+index.Name)
+	stored, err := getEntry(ctx, s, namedPrefix+index.Name)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", namedPrefix+index.Name, err)
+		return nil, err
 	}
 
 	c.making <- struct{}{}

@@ -66,7 +66,7 @@ func TestNothingComesToDependOnAnAccountThatIsBeingDeleted(t *testing.T) {
 
 		entry, err := readNamed(t.Context(), m.storage, account)
 		require.NoError(t, err)
-		dependsOn, err := readEntry[roleEntry](t.Context(), m.storage, rolePrefix+role)
+		dependsOn, err := readRole(t.Context(), m.storage, role)
 		require.NoError(t, err)
 		signs, err := readNamed(t.Context(), m.storage, user)
 		require.NoError(t, err)

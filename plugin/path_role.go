@@ -92,7 +92,7 @@ func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *fr
 func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *framework.FieldData, name string) (*role, []string, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	stored, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	stored, err := readRole(ctx, req.Storage, name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,7 +267,7 @@ func (b *backend) readRolePath(ctx context.Context, req *logical.Request, d *fra
 	if err := checkName("name", name); err != nil {
 		return answer(err)
 	}
-	entry, err := readEntry[roleEntry](ctx, req.Storage, rolePrefix+name)
+	entry, err := readRole(ctx, req.Storage, name)
 	if entry == nil || err != nil {
 		return nil, err
 	}
@@ -307,7 +307,7 @@ func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *f
 func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) ([]string, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	stored, err := readEntry[roleEntry](ctx, s, rolePrefix+name)
+	stored, err := readRole(ctx, s, name)
 	if stored == nil || err != nil {
 		return nil, err
 	}

@@ -80,10 +80,24 @@ func (e *roleEntry) compile(name string) (*role, error) {
 // userTTL is the role's user_ttl; 0 stands for the token's.
 func (e *roleEntry) userTTL() time.Duration { return time.Duration(e.UserTTL) * time.Second }
 
+// readRole returns the role of that name as it is stored, nil if there is none.
+// The numbers in its bound_claims stay as they were written.
+func readRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, error) {
+	stored, err := getEntry(ctx, s, rolePrefix+name)
+	if stored == nil || err != nil {
+		return nil, err
+	}
+	entry := new(roleEntry)
+	if err := stored.DecodeJSON(entry); err != nil {
+		return nil, fmt.Errorf("decoding %s: %w", stored.Key, err)
+	}
+	return entry, nil
+}
+
 // role returns the role of that name ready for use, nil if there is none.
 func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	return b.roles.get(ctx, name, func(ctx context.Context, name string) (*role, error) {
-		entry, err := readEntry[roleEntry](ctx, s, rolePrefix+name)
+		entry, err := readRole(ctx, s, name)
 		if entry == nil || err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 type fleet struct {
 	mu      sync.Mutex
 	servers map[string]*server // by ID
+	up      map[string]string  // what present returns; nil if that has changed
 	left    chan struct{}      // closed, and made anew, when a server is lost
 	arrived uint64             // how often a server was new or had been away
 }
@@ -37,6 +38,9 @@ func (f *fleet) heard(info serverInfo) (fresh bool) {
 	defer f.mu.Unlock()
 	if s := f.servers[info.ID]; s != nil {
 		fresh = !s.gone.IsZero()
+		if fresh || s.Name != info.Name {
+			f.up = nil
+		}
 		s.serverInfo, s.gone = info, time.Time{}
 		if fresh {
 			f.arrived++
@@ -47,6 +51,7 @@ func (f *fleet) heard(info serverInfo) (fresh bool) {
 		delete(f.servers, before)
 	}
 	f.servers[info.ID] = &server{serverInfo: info}
+	f.up = nil
 	f.arrived++
 	return true
 }
@@ -87,6 +92,7 @@ func (f *fleet) lost(id string) (name string) {
 		return ""
 	}
 	s.gone = time.Now()
+	f.up = nil
 	close(f.left)
 	f.left = make(chan struct{})
 	return s.Name
@@ -99,29 +105,21 @@ func (f *fleet) nextLoss() <-chan struct{} {
 	return f.left
 }
 
-// present returns the names, by ID, of the servers that should answer.
+// present returns the names, by ID, of the servers that should answer. The map is
+// not to be changed.
 func (f *fleet) present() map[string]string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	up := make(map[string]string, len(f.servers))
+	if f.up != nil {
+		return f.up
+	}
+	f.up = make(map[string]string, len(f.servers))
 	for id, s := range f.servers {
 		if s.gone.IsZero() {
-			up[id] = s.Name
+			f.up[id] = s.Name
 		}
 	}
-	return up
-}
-
-// anyone reports whether a server is there that should answer.
-func (f *fleet) anyone() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, s := range f.servers {
-		if s.gone.IsZero() {
-			return true
-		}
-	}
-	return false
+	return f.up
 }
 
 // missing returns the names of the servers that are away, sorted, and forgets

@@ -46,8 +46,6 @@ func (s *syncRun) filesLost(ctx context.Context) (bool, error) {
 // lookup asks all servers with a full resolver for an account's file, and
 // reports whether one has none.
 func (s *syncRun) lookup(ctx context.Context, id string) (missing bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
 	expected := len(s.fleet.present())
 	answers := 0
 	err = s.link.ask(ctx, request{subject: lookupSubject(id), servers: expected, quiet: settle}, func(data []byte) bool {
@@ -55,7 +53,7 @@ func (s *syncRun) lookup(ctx context.Context, id string) (missing bool, err erro
 		answers++
 		return answers == expected
 	})
-	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNoAnswer) {
 		return missing, nil // no server has a full resolver, or they are slow
 	}
 	return missing, err

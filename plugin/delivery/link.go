@@ -298,6 +298,9 @@ type request struct {
 	left func() <-chan struct{}
 }
 
+// errNoAnswer is that a request was not answered in answerTimeout, or not by all.
+var errNoAnswer = errors.New("no answer in time")
+
 // ask sends a request and hands each answer to take until that returns true.
 func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error {
 	token := strconv.FormatUint(l.next.Add(1), 36)
@@ -319,6 +322,8 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 	if err := conn.PublishRequest(r.subject, l.inbox+token, r.data); err != nil {
 		return sendError(err, conn, len(r.data))
 	}
+	late := time.NewTimer(answerTimeout)
+	defer late.Stop()
 	var still <-chan time.Time
 	var left <-chan struct{}
 	if r.left != nil {
@@ -344,6 +349,8 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 			left = r.left()
 		case <-still:
 			return nil
+		case <-late.C:
+			return errNoAnswer
 		case <-down:
 			return errNotConnected
 		case <-ctx.Done():

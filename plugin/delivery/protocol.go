@@ -2,11 +2,12 @@ package delivery
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	json "github.com/go-json-experiment/json/v1" // encoding/json as of Go 1.27, which decodes in half the time
 )
 
 // What nats-server's accounts.go and events.go answer to. The update subject

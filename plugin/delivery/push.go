@@ -62,7 +62,7 @@ func (r *Reconciler) reachable(ctx context.Context) error {
 	if err := r.link.ready(ctx); err != nil {
 		return err
 	}
-	if r.fleet.anyone() {
+	if len(r.fleet.present()) > 0 {
 		return nil
 	}
 	return r.rollCall()
@@ -87,21 +87,19 @@ func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, e
 // there has answered and none refuses; the number is of those that agree.
 func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, error) {
 	expected := r.fleet.present()
-	agreed, err := r.claims(ctx, updateSubject(id), accountJWT, expected, 0)
-	if err != nil || len(expected) == 0 {
-		return len(agreed), err
+	answered, err := r.claims(ctx, updateSubject(id), accountJWT, expected, 0)
+	if err != nil || len(r.silent(expected, answered)) == 0 {
+		return answered.agree(), err
 	}
 	// Before one is blamed, all are asked whether they are there. A server that
 	// came meanwhile makes for a comparison anyway.
 	if err := r.rollCall(); err != nil {
-		return len(agreed), err
+		return answered.agree(), err
 	}
-	r.forgetLost(expected)
-	if len(expected) > 0 {
-		names := slices.Sorted(maps.Values(expected))
-		return len(agreed), fmt.Errorf("server %s did not answer", strings.Join(names, ", "))
+	if names := r.silent(expected, answered); len(names) > 0 {
+		return answered.agree(), fmt.Errorf("server %s did not answer", strings.Join(names, ", "))
 	}
-	return len(agreed), nil
+	return answered.agree(), nil
 }
 
 // remove takes an account off the servers. Where a server does not delete, a
@@ -127,20 +125,20 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 			return 0, fmt.Errorf("signing the deletion: %w", err)
 		}
 		expected := r.fleet.present()
-		deleted, err := r.claims(ctx, deleteSubject, token, expected, settle)
-		if err == nil && len(expected) == 0 {
-			return len(deleted), nil
+		answered, err := r.claims(ctx, deleteSubject, token, expected, settle)
+		if err == nil && len(r.silent(expected, answered)) == 0 {
+			return answered.agree(), nil
 		}
 		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
-			return len(deleted), err
+			return answered.agree(), err
 		}
 		if err == nil {
 			// Those that did not answer may not be there, and have no use for more.
 			if err := r.rollCall(); err != nil {
-				return len(deleted), err
+				return answered.agree(), err
 			}
-			if r.forgetLost(expected); len(expected) == 0 {
-				return len(deleted), nil
+			if len(r.silent(expected, answered)) == 0 {
+				return answered.agree(), nil
 			}
 		}
 	}
@@ -164,45 +162,68 @@ func (r *Reconciler) bidFarewell(id string, expires time.Time) {
 	r.farewells[id] = expires.Add(lag)
 }
 
-// claims makes a request about an account JWT to all servers. It returns those
-// that agree, by ID, and the errors of those that do not. Who answers is taken
-// out of expected.
-func (r *Reconciler) claims(ctx context.Context, subject, text string, expected map[string]string, quiet time.Duration) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	agreed := make(map[string]bool, len(expected))
+// answers say of the servers that have answered a request, by ID, whether they
+// agree.
+type answers map[string]bool
+
+// agree counts those that do.
+func (a answers) agree() int {
+	n := 0
+	for _, agrees := range a {
+		if agrees {
+			n++
+		}
+	}
+	return n
+}
+
+// silent returns the names, sorted, of the servers that were expected to answer,
+// are there still and have not.
+func (r *Reconciler) silent(expected map[string]string, answered answers) []string {
+	present := r.fleet.present()
+	var names []string
+	for id, name := range expected {
+		_, spoke := answered[id]
+		if _, there := present[id]; there && !spoke {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// claims makes a request about an account JWT to all servers. It ends when none of
+// those that are expected to answer is silent; the errors are of those that refuse.
+func (r *Reconciler) claims(ctx context.Context, subject, text string, expected map[string]string, quiet time.Duration) (answers, error) {
+	answered := make(answers, len(expected))
 	var refusals []error
 	request := request{subject: subject, data: []byte(text), servers: len(expected), quiet: quiet, left: r.fleet.nextLoss}
+	awaited := len(expected)
 	err := r.link.ask(ctx, request, func(data []byte) bool {
 		if data == nil {
-			r.forgetLost(expected)
-			return len(expected) == 0 && len(agreed) > 0
+			silent := len(r.silent(expected, answered))
+			awaited = len(answered) + silent
+			return silent == 0 && answered.agree() > 0
 		}
 		reply, err := parseClaimsReply(data)
 		if err != nil {
 			refusals = append(refusals, err)
-		} else {
-			agreed[reply.Server.ID] = true
+		}
+		if reply.Server.ID != "" {
+			answered[reply.Server.ID] = err == nil
 		}
 		r.learn(subject, reply)
-		delete(expected, reply.Server.ID)
-		return len(expected) == 0
+		return len(answered) >= awaited && len(r.silent(expected, answered)) == 0
 	})
 	switch {
 	case len(refusals) > 0:
-		return agreed, errors.Join(refusals...)
-	case errors.Is(err, context.DeadlineExceeded) && len(agreed) > 0:
-		return agreed, nil // who is missing is the caller's to judge
-	case errors.Is(err, context.DeadlineExceeded):
-		return agreed, errors.New("no server answered in time")
+		return answered, errors.Join(refusals...)
+	case errors.Is(err, errNoAnswer) && answered.agree() > 0:
+		return answered, nil // who is missing is the caller's to judge
+	case errors.Is(err, errNoAnswer):
+		return answered, errors.New("no server answered in time")
 	}
-	return agreed, err
-}
-
-// forgetLost takes the servers that are away out of expected.
-func (r *Reconciler) forgetLost(expected map[string]string) {
-	present := r.fleet.present()
-	maps.DeleteFunc(expected, func(id, _ string) bool { return present[id] == "" })
+	return answered, err
 }
 
 // learn keeps what an answer tells of its server.
@@ -222,11 +243,9 @@ func (r *Reconciler) learn(subject string, reply claimsReply) {
 func (r *Reconciler) rollCall() error {
 	_, err, _ := r.calling.Do("", func() (any, error) {
 		before := r.fleet.present()
-		ctx, cancel := context.WithTimeout(r.ctx, answerTimeout)
-		defer cancel()
 		expected := len(before)
 		answered := make(map[string]bool)
-		err := r.link.ask(ctx, request{subject: pingSubject, servers: len(before), quiet: settle}, func(data []byte) bool {
+		err := r.link.ask(r.ctx, request{subject: pingSubject, servers: len(before), quiet: settle}, func(data []byte) bool {
 			var s statsz
 			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
 				return false
