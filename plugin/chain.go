@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -47,11 +46,6 @@ type chain struct {
 	served    *cache[served]       // by public key: what unauthenticated callers are given
 	serving   singleflight.Group   // loads for served
 
-	// making holds a value for each account JWT that is being made: no more than
-	// half of the processors make them, so that a comparison of many accounts leaves
-	// the rest to logins and to the nats-server of the same machine.
-	making chan struct{}
-
 	mu sync.Mutex // held by writers of entries
 
 	// versions guards the index and the pending markers, which the writers of
@@ -79,7 +73,6 @@ func newChain(logger hclog.Logger) *chain {
 		operators:   newCache[operatorSlot](),
 		accounts:    newCache[account](),
 		served:      newServedCache(),
-		making:      make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		writing:     map[string]underway{},
 	}
 }
@@ -283,14 +276,7 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 			return nil, err
 		}
 	}
-	stored, err := getEntry(ctx, s, namedPrefix+index.Name)
-	if err != nil {
-		return nil, err
-	}
-
-	c.making <- struct{}{}
-	defer func() { <-c.making }()
-	entry, err := decodeEntry[namedEntry](namedPrefix+index.Name, stored)
+	entry, err := readNamed(ctx, s, index.Name)
 	// The index is written before the entry and deleted after it.
 	if entry == nil || err != nil || entry.PublicKey != id {
 		return nil, err

@@ -13,11 +13,25 @@ import (
 	"google.golang.org/grpc"
 )
 
-// GCPercent lets the heap grow to five times of what lives before it is collected,
-// unless the environment has GOGC. What lives is a few megabytes, for which Go's
-// default collects many times a second under a load of logins: 5 to 15 % of a
-// login's processor time in the plugin.
-const GCPercent = 400
+// SetRuntime sets Go's runtime for the plugin's process, but for what the
+// environment sets with GOGC and GOMAXPROCS.
+//
+// The heap grows to five times of what lives before it is collected. What lives is
+// a few megabytes, for which Go's default collects many times a second under a
+// load of logins: 5 to 15 % of a login's processor time in the plugin.
+//
+// Half of the processors are used. Vault needs the other half and more, as a login
+// takes it twice the time that it takes the plugin, and nats-servers may be on the
+// same machine. With all of them, Go's scheduler would spend its time on having
+// both processors of a small machine take turns with a few goroutines.
+func SetRuntime() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
+}
 
 // Serve serves the plugin to the Vault that started this process, until Vault
 // ends it. It does what ServeMultiplex of Vault's SDK does, which leaves no say
@@ -26,9 +40,7 @@ const GCPercent = 400
 // tls may be nil, or is for a Vault that is too old for AutoMTLS; others do not
 // call it.
 func Serve(tls sdk.TLSProviderFunc) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(GCPercent)
-	}
+	SetRuntime()
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return err
 	}

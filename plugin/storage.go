@@ -11,30 +11,23 @@ import (
 // readEntry returns what is stored as JSON at key, nil if nothing is.
 func readEntry[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
 	entry, err := getEntry(ctx, s, key)
-	if err != nil {
+	if entry == nil || err != nil {
 		return nil, err
-	}
-	return decodeEntry[T](key, entry)
-}
-
-func getEntry(ctx context.Context, s logical.Storage, key string) (*logical.StorageEntry, error) {
-	entry, err := s.Get(ctx, key)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", key, err)
-	}
-	return entry, nil
-}
-
-// decodeEntry is what readEntry does with what was read.
-func decodeEntry[T any](key string, entry *logical.StorageEntry) (*T, error) {
-	if entry == nil {
-		return nil, nil
 	}
 	value := new(T)
 	if err := json.Unmarshal(entry.Value, value); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", key, err)
 	}
 	return value, nil
+}
+
+// getEntry returns what is stored at key, nil if nothing is.
+func getEntry(ctx context.Context, s logical.Storage, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Get(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", key, err)
+	}
+	return entry, nil
 }
 
 // writeEntry stores value as JSON at key.

@@ -93,6 +93,7 @@ const (
 )
 
 func growthOfMount(ctx context.Context, b *bench) (err error) {
+	defer asPlugin()()
 	sizes := scale(b, []int{10, 1000, 100_000}, []int{10, 100, 1000})
 	mounts := map[int]*populated{}
 	defer func() {

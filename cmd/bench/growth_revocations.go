@@ -10,6 +10,7 @@ import (
 
 // growthOfRevocations measures an account by how many users are revoked in it.
 func growthOfRevocations(ctx context.Context, b *bench) (err error) {
+	defer asPlugin()()
 	sizes := scale(b, []int{0, 1000, 10_000}, []int{0, 100, 1000})
 	key, token, err := newWorkload()
 	if err != nil {

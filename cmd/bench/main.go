@@ -17,13 +17,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin"
 )
 
 // sections are what bench measures, in this order.
@@ -48,7 +45,6 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bench: unknown argument %q\n", flag.Arg(0))
 		os.Exit(2)
 	}
-	debug.SetGCPercent(plugin.GCPercent) // as in the plugin's own process: some mounts are in this one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *only, *quick, *out, *docs); err != nil {

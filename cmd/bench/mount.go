@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -57,6 +59,18 @@ func openMount(ctx context.Context, storage logical.Storage, token string, quiet
 		return nil, err
 	}
 	return m, nil
+}
+
+// asPlugin sets Go's runtime as it is in the plugin's own process, for mounts in this
+// one. What it returns sets it back.
+func asPlugin() (restore func()) {
+	processors, percent := runtime.GOMAXPROCS(0), debug.SetGCPercent(100)
+	debug.SetGCPercent(percent) // the only way to read it is to set it
+	plugin.SetRuntime()
+	return func() {
+		runtime.GOMAXPROCS(processors)
+		debug.SetGCPercent(percent)
+	}
 }
 
 func (m *mount) close() { m.backend.Cleanup(context.Background()) }
