@@ -23,7 +23,8 @@ import (
 // Half of the processors are used. Vault needs the other half and more, as a login
 // takes it twice the time that it takes the plugin, and nats-servers may be on the
 // same machine. With all of them, Go's scheduler would spend its time on having
-// both processors of a small machine take turns with a few goroutines.
+// both processors of a small machine take turns with a few goroutines. A limit of
+// the container counts as it is at the start.
 func SetRuntime() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
