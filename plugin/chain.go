@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,12 @@ type chain struct {
 	served    *cache[served]       // by public key: what unauthenticated callers are given
 	serving   singleflight.Group   // loads for served
 
+	// making holds a value for each account JWT that is being made: half of the
+	// plugin's processors make them at most. Else a login would wait its turn behind
+	// all that a comparison makes at a time, for tenths of a second if they have
+	// thousands of revocations.
+	making chan struct{}
+
 	mu sync.Mutex // held by writers of entries
 
 	// versions guards the index and the pending markers, which the writers of
@@ -73,6 +80,7 @@ func newChain(logger hclog.Logger) *chain {
 		operators:   newCache[operatorSlot](),
 		accounts:    newCache[account](),
 		served:      newServedCache(),
+		making:      make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		writing:     map[string]underway{},
 	}
 }
@@ -276,7 +284,14 @@ func (c *chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 			return nil, err
 		}
 	}
-	entry, err := readNamed(ctx, s, index.Name)
+	stored, err := getEntry(ctx, s, namedPrefix+index.Name)
+	if err != nil {
+		return nil, err
+	}
+
+	c.making <- struct{}{}
+	defer func() { <-c.making }()
+	entry, err := decodeEntry[namedEntry](stored)
 	// The index is written before the entry and deleted after it.
 	if entry == nil || err != nil || entry.PublicKey != id {
 		return nil, err

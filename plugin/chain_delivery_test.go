@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -209,6 +211,31 @@ func TestAnAccountIsReadForDeliveryWithoutTheLock(t *testing.T) {
 	_, _, err := m.chain.source(storage).Wanted(t.Context(), id)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, m.storage.all()-before)
+}
+
+// A login is not to wait behind the JWTs of all accounts that are delivered at a
+// time: they wait for each other, and no login waits with them.
+func TestAccountJWTsAreMadeByFewAtATime(t *testing.T) {
+	m := newAccountMount(t)
+	id := m.read("jwt/orders")["public_key"].(string)
+	require.Equal(t, max(1, runtime.GOMAXPROCS(0)/2), cap(m.chain.making))
+	synctest.Test(t, func(t *testing.T) {
+		m.chain.making = make(chan struct{}, 1)
+		m.chain.making <- struct{}{}
+		made := make(chan error, 1)
+		go func() {
+			_, _, err := m.chain.source(m.storage).Wanted(t.Context(), id)
+			made <- err
+		}()
+		synctest.Wait()
+		require.Empty(t, made, "one more is made than there is room for")
+		m.chain.accounts.forget("orders")
+		opened, err := m.chain.account(t.Context(), m.storage, "orders") // what a login needs
+		require.NoError(t, err)
+		require.NotNil(t, opened)
+		<-m.chain.making
+		require.NoError(t, <-made)
+	})
 }
 
 // A readStorage lets something happen around reads.

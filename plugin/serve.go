@@ -20,7 +20,7 @@ import (
 // a few megabytes, for which Go's default collects many times a second under a
 // load of logins: 5 to 15 % of a login's processor time in the plugin.
 //
-// Half of the processors are used. Vault needs the other half and more, as a login
+// Half of the processors are used, rounded up. Vault needs the other half and more, as a login
 // takes it twice the time that it takes the plugin, and nats-servers may be on the
 // same machine. With all of them, Go's scheduler would spend its time on having
 // both processors of a small machine take turns with a few goroutines. A limit of
@@ -30,7 +30,7 @@ func SetRuntime() {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+		runtime.GOMAXPROCS((runtime.GOMAXPROCS(0) + 1) / 2)
 	}
 }
 

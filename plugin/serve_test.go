@@ -9,19 +9,19 @@ import (
 )
 
 func TestTheRuntimeIsThePluginsUnlessTheEnvironmentHasASay(t *testing.T) {
-	processors, percent := runtime.GOMAXPROCS(6), debug.SetGCPercent(100)
+	processors, percent := runtime.GOMAXPROCS(5), debug.SetGCPercent(100)
 	defer func() { runtime.GOMAXPROCS(processors); debug.SetGCPercent(percent) }()
 
-	t.Setenv("GOMAXPROCS", "6")
+	t.Setenv("GOMAXPROCS", "5")
 	t.Setenv("GOGC", "100")
 	SetRuntime()
-	require.Equal(t, 6, runtime.GOMAXPROCS(0))
+	require.Equal(t, 5, runtime.GOMAXPROCS(0))
 	require.Equal(t, 100, debug.SetGCPercent(100))
 
 	t.Setenv("GOMAXPROCS", "")
 	t.Setenv("GOGC", "")
 	SetRuntime()
-	require.Equal(t, 3, runtime.GOMAXPROCS(0), "half of the processors")
+	require.Equal(t, 3, runtime.GOMAXPROCS(0), "half of the processors, rounded up")
 	require.Equal(t, 400, debug.SetGCPercent(100))
 
 	runtime.GOMAXPROCS(1)

@@ -11,12 +11,20 @@ import (
 // readEntry returns what is stored as JSON at key, nil if nothing is.
 func readEntry[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
 	entry, err := getEntry(ctx, s, key)
-	if entry == nil || err != nil {
+	if err != nil {
 		return nil, err
+	}
+	return decodeEntry[T](entry)
+}
+
+// decodeEntry is what readEntry does with what it has got.
+func decodeEntry[T any](entry *logical.StorageEntry) (*T, error) {
+	if entry == nil {
+		return nil, nil
 	}
 	value := new(T)
 	if err := json.Unmarshal(entry.Value, value); err != nil {
-		return nil, fmt.Errorf("decoding %s: %w", key, err)
+		return nil, fmt.Errorf("decoding %s: %w", entry.Key, err)
 	}
 	return value, nil
 }

@@ -343,10 +343,10 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 				still = time.After(r.quiet)
 			}
 		case <-left:
+			left = r.left() // before take, or the next loss could fall in between
 			if take(nil) {
 				return nil
 			}
-			left = r.left()
 		case <-still:
 			return nil
 		case <-late.C:

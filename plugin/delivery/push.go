@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -130,7 +131,7 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 			return answered.agree(), nil
 		}
 		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
-			return answered.agree(), err
+			return answered.agree(), cmp.Or(err, ctx.Err())
 		}
 		if err == nil {
 			// Those that did not answer may not be there, and have no use for more.
@@ -256,7 +257,7 @@ func (r *Reconciler) rollCall() error {
 			return len(answered) >= expected
 		})
 		if len(answered) == 0 {
-			return nil, fmt.Errorf("asking which servers are there: %w", err)
+			return nil, fmt.Errorf("asking which servers are there: %w", cmp.Or(err, errNoAnswer))
 		}
 		for id := range before {
 			if !answered[id] {
