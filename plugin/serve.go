@@ -20,9 +20,9 @@ import (
 // a few megabytes, for which Go's default collects many times a second under a
 // load of logins: 5 to 15 % of a login's processor time in the plugin.
 //
-// Half of the processors are used, rounded up. Vault needs the other half and more, as a login
-// takes it twice the time that it takes the plugin, and nats-servers may be on the
-// same machine. With all of them, Go's scheduler would spend its time on having
+// Half of the processors are used, rounded up. Vault needs the other half and
+// more, as a login takes it twice the time that it takes the plugin, and
+// nats-servers may be on the same machine. With all of them, Go's scheduler would spend its time on having
 // both processors of a small machine take turns with a few goroutines. A limit of
 // the container counts as it is at the start.
 func SetRuntime() {
