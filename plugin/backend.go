@@ -15,6 +15,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // Version and Commit are stamped in by the linker. Version is what the plugin
@@ -29,10 +32,10 @@ var (
 type backend struct {
 	*framework.Backend
 
-	chain    *chain
-	roles    *cache[role]
-	issuers  *cache[issuer]
-	settings *cache[settings]
+	chain    *chain.Chain
+	roles    *store.Cache[role]
+	issuers  *store.Cache[issuer]
+	settings *store.Cache[settings]
 	limits   leaseLimits
 
 	// configuring serializes the writers of issuers and config, who may wait for
@@ -71,12 +74,12 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 func newBackend(conf *logical.BackendConfig) *backend {
 	b := &backend{
-		chain:    newChain(conf.Logger),
-		roles:    newCache[role](),
-		issuers:  newCache[issuer](),
-		settings: newCache[settings](),
+		roles:    store.NewCache[role](),
+		issuers:  store.NewCache[issuer](),
+		settings: store.NewCache[settings](),
 	}
-	b.issuers.dropped = (*issuer).close
+	b.chain = chain.New(conf.Logger, b.deliver)
+	b.issuers.Dropped = (*issuer).close
 	b.background, b.stop = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           mountHelp,
@@ -84,7 +87,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
 			Unauthenticated: []string{"login", "jwt/v1/accounts/*"},
-			SealWrapStorage: append(chainSealWrapped(), issuerPrefix),
+			SealWrapStorage: append(chain.SealWrapped(), issuerPrefix),
 		},
 		// The login comes first: the framework tries the patterns in turn.
 		Paths: framework.PathAppend(
@@ -177,15 +180,15 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case strings.HasPrefix(key, rolePrefix):
-		b.roles.forget(strings.TrimPrefix(key, rolePrefix))
+		b.roles.Forget(strings.TrimPrefix(key, rolePrefix))
 	case strings.HasPrefix(key, issuerPrefix):
-		b.issuers.forget(strings.TrimPrefix(key, issuerPrefix))
+		b.issuers.Forget(strings.TrimPrefix(key, issuerPrefix))
 	case key == settingsKey:
-		b.settings.forget(settingsKey)
+		b.settings.Forget(settingsKey)
 	case key == longestLifeKey:
 		b.limits.invalidate()
 	default:
-		b.chain.invalidate(key)
+		b.chain.Invalidate(key)
 	}
 }
 
@@ -195,7 +198,7 @@ func (b *backend) clean(context.Context) {
 	b.stop()
 	b.stopDelivery()
 	b.tasks.end()
-	b.issuers.forgetAll()
+	b.issuers.ForgetAll()
 }
 
 // tasks counts what runs in the background, so that its end can be waited for.

@@ -25,6 +25,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	natsjwt "github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 )
 
 // BenchmarkLogin is a whole login through HandleRequest, in the steady state.
@@ -84,20 +86,20 @@ func TestALoginNeitherReadsNorWritesStorage(t *testing.T) {
 
 func (m *loginMount) loginsKeepOffStorage() {
 	m.tb.Helper()
-	before := m.storage.all()
+	before := m.storage.All()
 	for range 100 {
 		m.login()
 	}
-	require.Equal(m.tb, before, m.storage.all())
+	require.Equal(m.tb, before, m.storage.All())
 }
 
 // A role that stays where it is takes one write, and not one more for each list
 // of roles that it is in already.
 func TestToEditARoleIsOneWrite(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[0])
-	before := m.storage.writes.Load()
+	before := m.storage.Writes.Load()
 	m.write("role/dev", map[string]any{"token_ttl": "11m"})
-	require.EqualValues(t, 1, m.storage.writes.Load()-before)
+	require.EqualValues(t, 1, m.storage.Writes.Load()-before)
 }
 
 // gitLabClaims are those of a GitLab job's ID token.
@@ -221,7 +223,7 @@ func issueWithLibraries(tb testing.TB, account ed25519.PrivateKey, user *natsjwt
 type loginMount struct {
 	*backend
 	tb       testing.TB
-	storage  *countingStorage
+	storage  *storetest.Storage
 	vault    *countingView
 	workload *workload
 }
@@ -229,7 +231,7 @@ type loginMount struct {
 func newLoginMount(tb testing.TB, w *workload) *loginMount {
 	tb.Helper()
 	vault := &countingView{SystemView: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour}}
-	m := &loginMount{tb: tb, storage: newCountingStorage(), vault: vault, workload: w}
+	m := &loginMount{tb: tb, storage: storetest.New(), vault: vault, workload: w}
 	made, err := Factory(context.Background(), &logical.BackendConfig{System: vault, StorageView: m.storage})
 	require.NoError(tb, err)
 	m.backend = made.(*backend)

@@ -3,11 +3,10 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 )
 
 // logText collects what the mount logs.
@@ -42,7 +42,7 @@ func (l *logText) String() string {
 func deliveringMount(t *testing.T) (*chainMount, *server.Server, *logText) {
 	t.Helper()
 	logs := &logText{}
-	m := &chainMount{t: t, storage: newCountingStorage()}
+	m := &chainMount{t: t, storage: storetest.New()}
 	b, err := Factory(t.Context(), &logical.BackendConfig{
 		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour},
 		StorageView: m.storage,
@@ -70,15 +70,15 @@ func (m *chainMount) connect(user string, options ...nats.Option) (*nats.Conn, e
 	options = append(options, nats.UserJWT(
 		func() (string, error) { return m.read("jwt/" + user)["jwt"].(string), nil },
 		func(nonce []byte) ([]byte, error) {
-			entry, err := readNamed(context.Background(), m.storage, user)
+			signed, err := m.chain.Named(context.Background(), m.storage, user)
 			if err != nil {
 				return nil, err
 			}
-			key, err := parseUserSeed(entry)
+			text, err := signed.SignNonce(string(nonce))
 			if err != nil {
 				return nil, err
 			}
-			return key.Sign(nonce), nil
+			return base64.StdEncoding.DecodeString(text)
 		}))
 	return nats.Connect(m.read("config")["service_url"].(string), options...)
 }
@@ -122,10 +122,10 @@ func TestAServerThatRunsOnTheMountsConfigurationFollowsTheMount(t *testing.T) {
 
 	// Without overlap whoever was signed with a former key is cut off.
 	m.write("jwt/orders/rotate", map[string]any{"overlap": 0})
-	changed, err := m.chain.retire(t.Context(), m.storage, time.Now().Add(61*time.Second))
+	changed, err := m.chain.Retire(t.Context(), m.storage, time.Now().Add(61*time.Second))
 	require.NoError(t, err)
 	require.Equal(t, []string{id}, changed)
-	require.Empty(t, m.deliver(t.Context(), m.storage, changed...))
+	require.Empty(t, m.delivered(t.Context(), m.storage, changed...))
 	select {
 	case <-closed:
 	case <-time.After(10 * time.Second):
@@ -157,96 +157,11 @@ func TestManyAccountsCostAChangeNothing(t *testing.T) {
 		}
 		m.deliverPending()
 		m.restart()
-		before := m.storage.all()
+		before := m.storage.All()
 		m.write("jwt/a1", map[string]any{"config": `{"limits":{"conn":1}}`})
 		m.deliverPending()
 		m.write("config/rotate", nil)
-		costs[many] = m.storage.all() - before
+		costs[many] = m.storage.All() - before
 	}
 	require.Equal(t, costs[10], costs[1000])
-}
-
-// A change that begins while an account is read for delivery is not delivered
-// half: under its time of issue and without what it changes.
-func TestAChangeThatBeginsWhileAnAccountIsReadIsDeliveredWhole(t *testing.T) {
-	m := newAccountMount(t)
-	id := m.read("jwt/orders")["public_key"].(string)
-	changed := false
-	storage := &readStorage{Storage: m.storage, after: func(key string) {
-		if key != namedPrefix+"orders" || changed {
-			return
-		}
-		changed = true
-		entry, err := readNamed(t.Context(), m.storage, "orders")
-		require.NoError(t, err)
-		entry.Claims.Limits.Conn = 7
-		require.NoError(t, m.chain.storeNamed(t.Context(), m.storage, "orders", entry))
-		m.chain.changed(id)
-	}}
-	marked := false
-	storage.before = func(key string) {
-		// The index is read ahead of the account.
-		if key == accountIDPrefix+id && !marked {
-			marked = true
-			require.NoError(t, m.chain.markChange(t.Context(), m.storage, id, "orders"))
-		}
-	}
-	wanted, _, err := m.chain.source(storage).Wanted(t.Context(), id)
-	require.NoError(t, err)
-	require.True(t, changed)
-	require.True(t, marked)
-	require.EqualValues(t, 7, accountClaims(t, wanted).Limits.Conn)
-}
-
-// To say what the servers are to hold takes two reads, and none of them while
-// others wait: the rate of a reconcile hangs on it.
-func TestAnAccountIsReadForDeliveryWithoutTheLock(t *testing.T) {
-	m := newAccountMount(t)
-	id := m.read("jwt/orders")["public_key"].(string)
-	storage := &readStorage{Storage: m.storage, after: func(string) {}, before: func(key string) {
-		require.True(t, m.chain.versions.TryLock(), "the lock is held while %s is read", key)
-		m.chain.versions.Unlock()
-	}}
-	before := m.storage.all()
-	_, _, err := m.chain.source(storage).Wanted(t.Context(), id)
-	require.NoError(t, err)
-	require.EqualValues(t, 2, m.storage.all()-before)
-}
-
-// A login is not to wait behind the JWTs of all accounts that are delivered at a
-// time: they wait for each other, and no login waits with them.
-func TestAccountJWTsAreMadeByFewAtATime(t *testing.T) {
-	m := newAccountMount(t)
-	id := m.read("jwt/orders")["public_key"].(string)
-	require.Equal(t, max(1, runtime.GOMAXPROCS(0)/2), cap(m.chain.making))
-	synctest.Test(t, func(t *testing.T) {
-		m.chain.making = make(chan struct{}, 1)
-		m.chain.making <- struct{}{}
-		made := make(chan error, 1)
-		go func() {
-			_, _, err := m.chain.source(m.storage).Wanted(t.Context(), id)
-			made <- err
-		}()
-		synctest.Wait()
-		require.Empty(t, made, "one more is made than there is room for")
-		m.chain.accounts.forget("orders")
-		opened, err := m.chain.account(t.Context(), m.storage, "orders") // what a login needs
-		require.NoError(t, err)
-		require.NotNil(t, opened)
-		<-m.chain.making
-		require.NoError(t, <-made)
-	})
-}
-
-// A readStorage lets something happen around reads.
-type readStorage struct {
-	logical.Storage
-	before, after func(key string)
-}
-
-func (s *readStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	s.before(key)
-	entry, err := s.Storage.Get(ctx, key)
-	s.after(key)
-	return entry, err
 }

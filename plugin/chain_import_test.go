@@ -1,8 +1,6 @@
 package plugin
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -10,6 +8,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -81,15 +80,15 @@ func TestAnNscOperatorIsTakenOverWithItsIdentities(t *testing.T) {
 	n, m := newTree(t, true), newChainMount(t)
 	data := n.importOperator(m)
 	require.Equal(t, n.operatorJWT, data["operator_jwt"], "servers run with that JWT")
-	settings, err := m.chain.deliverySettings(t.Context(), m.storage)
+	settings, err := m.chain.DeliverySettings(t.Context(), m.storage)
 	require.NoError(t, err)
 	require.Nil(t, settings, "without the system account nothing can be delivered")
 	m.refuse(logical.ReadOperation, "config/server", nil, "is not in the mount: import it")
 
 	n.importAccounts(m)
-	settings, err = m.chain.deliverySettings(t.Context(), m.storage)
+	settings, err = m.chain.DeliverySettings(t.Context(), m.storage)
 	require.NoError(t, err)
-	require.Equal(t, []string{"nats://nats.acme:4222"}, settings.serverURLs)
+	require.Equal(t, []string{"nats://nats.acme:4222"}, m.chain.DeliveryConfig(m.storage, settings).ServerURLs)
 
 	// The accounts are the same but for who signed them and when.
 	operator := operatorClaims(t, n.operatorJWT)
@@ -101,18 +100,18 @@ func TestAnNscOperatorIsTakenOverWithItsIdentities(t *testing.T) {
 
 	// Users issued before and after are both of the account.
 	require.True(t, after.DidSign(n.user(n.ordersPlain)))
-	opened, err := m.chain.account(t.Context(), m.storage, "orders")
+	opened, err := m.chain.Account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer(plainSigner)
+	signer, err := opened.Signer(chain.PlainSigner)
 	require.NoError(t, err)
 	require.Equal(t, n.ordersPlain.Public(), signer.Public())
 	scoped := userClaims(t, m.write("jwt/bob", map[string]any{"type": "user", "account": "orders", "signing_key": "reader", "config": `{"tags":["team:a"]}`})["jwt"])
 	require.Equal(t, n.ordersRole.Public(), scoped.Issuer)
 
-	system, err := m.chain.account(t.Context(), m.storage, "SYS")
+	system, err := m.chain.Account(t.Context(), m.storage, "SYS")
 	require.NoError(t, err)
-	require.True(t, system.isSystem())
-	token, sign, err := m.chain.systemUser(t.Context(), m.storage)
+	require.True(t, system.System)
+	token, sign, err := m.chain.DeliveryConfig(m.storage, settings).User()
 	require.NoError(t, err)
 	require.NotNil(t, sign)
 	require.True(t, accountClaims(t, n.systemJWT).DidSign(userClaims(t, token)), "the running servers let the user in that delivers")
@@ -159,7 +158,7 @@ func TestALaterOperatorJWTWithAnotherSigningKeyIsARotation(t *testing.T) {
 		n.importAccounts(m)
 		m.deliverPending()
 		puts, failed := 0, false
-		m.storage.failOn(func(operation, _ string) bool {
+		m.storage.FailOn(func(operation, _ string) bool {
 			if operation == "put" {
 				puts++
 				failed = failed || puts > step
@@ -167,7 +166,7 @@ func TestALaterOperatorJWTWithAnotherSigningKeyIsARotation(t *testing.T) {
 			return failed // nothing works after a crash
 		})
 		_, err := m.do(logical.UpdateOperation, "config", map[string]any{"operator_jwt": later, "operator_signing_seeds": next.Seed()})
-		m.storage.failOn(nil)
+		m.storage.FailOn(nil)
 		m.restart()
 		m.deliverPending() // checks that servers take what is new for newer
 		m.requireInStep()
@@ -271,9 +270,9 @@ func TestImportingOnceMoreBringsALaterJWTAndFurtherSeeds(t *testing.T) {
 	n.importOperator(m)
 	m.write("jwt/orders", map[string]any{"type": "account", "account_jwt": n.ordersJWT})
 	_, err := func() (*trust.Key, error) {
-		opened, err := m.chain.account(t.Context(), m.storage, "orders")
+		opened, err := m.chain.Account(t.Context(), m.storage, "orders")
 		require.NoError(t, err)
-		return opened.signer(plainSigner)
+		return opened.Signer(chain.PlainSigner)
 	}()
 	require.ErrorContains(t, err, `"orders" has no signing key in the mount`)
 	n.importAccounts(m)
@@ -328,28 +327,10 @@ func TestAFormerOperatorKeyIsNotImportedOnceMoreWithoutTheIdentityKey(t *testing
 	m.write("config", importOperator)
 	n.importAccounts(m)
 	m.write("config/rotate", map[string]any{"overlap": 0})
-	_, err = m.chain.retire(t.Context(), m.storage, time.Now().Add(time.Hour))
+	_, err = m.chain.Retire(t.Context(), m.storage, time.Now().Add(time.Hour))
 	require.NoError(t, err)
 	before := m.stored()
 	m.write("config", importOperator)
 	require.Equal(t, before, m.stored())
 	require.Equal(t, next.Public(), accountClaims(t, m.read("jwt/orders")["jwt"]).Issuer)
-}
-
-// TestTheStoreOfNscIsReadable holds the import against JWTs that nsc wrote.
-func TestTheStoreOfNscIsReadable(t *testing.T) {
-	read := func(path string) string {
-		raw, err := os.ReadFile(filepath.Join("..", "testdata", "nsc", "ACME", filepath.FromSlash(path)))
-		require.NoError(t, err)
-		return string(raw)
-	}
-	entry := &operatorEntry{}
-	_, err := entry.takeJWT(read("ACME.jwt"))
-	require.NoError(t, err)
-	require.Equal(t, []string{"nats://127.0.0.1:4222"}, entry.ServiceURL)
-	for _, path := range []string{"accounts/SYS/SYS.jwt", "accounts/orders/orders.jwt", "accounts/billing/billing.jwt"} {
-		claims, err := trust.DecodeAccount(read(path))
-		require.NoError(t, err)
-		require.True(t, entry.lists(claims.Issuer))
-	}
 }

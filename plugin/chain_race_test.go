@@ -64,11 +64,11 @@ func TestNothingComesToDependOnAnAccountThatIsBeingDeleted(t *testing.T) {
 		close(begin)
 		requests.Wait()
 
-		entry, err := readNamed(t.Context(), m.storage, account)
+		entry, err := m.chain.Named(t.Context(), m.storage, account)
 		require.NoError(t, err)
 		dependsOn, err := readRole(t.Context(), m.storage, role)
 		require.NoError(t, err)
-		signs, err := readNamed(t.Context(), m.storage, user)
+		signs, err := m.chain.Named(t.Context(), m.storage, user)
 		require.NoError(t, err)
 		outcome := fmt.Sprintf("account %t, role %t, user %t", entry != nil, dependsOn != nil, signs != nil)
 		if entry == nil {

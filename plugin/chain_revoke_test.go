@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -18,8 +19,8 @@ func TestARevocationIsInTheAccountsNextJWT(t *testing.T) {
 	m.deliverPending()
 	before := accountClaims(t, m.servers[id])
 	now := time.Now().Unix()
-	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: user, At: now, Until: now + 60}))
-	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: former, At: now, Until: now + 60}))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: user, At: now, Until: now + 60}, true))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: former, At: now, Until: now + 60}, true))
 	m.restart()
 	m.deliverPending()
 	m.requireInStep()
@@ -30,7 +31,7 @@ func TestARevocationIsInTheAccountsNextJWT(t *testing.T) {
 	require.Equal(t, m.servers[id], string(m.fetch(id, nil, nil).Data[logical.HTTPRawBody].([]byte)))
 
 	// Revoking everyone takes the place of what it covers.
-	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: everyUser, At: now + 1, Until: now + 60}))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: chain.EveryUser, At: now + 1, Until: now + 60}, true))
 	require.Equal(t, jwt.RevocationList{jwt.All: now + 1}, accountClaims(t, m.read("jwt/orders")["jwt"]).Revocations)
 }
 
@@ -39,7 +40,7 @@ func TestAnAccountThatIsImportedOnceMoreKeepsItsRevocations(t *testing.T) {
 	n.importOperator(m)
 	n.importAccounts(m)
 	user, now := newKey(t, trust.User).Public(), time.Now().Unix()
-	require.NoError(t, m.revoke(t.Context(), m.storage, n.orders.Public(), revocation{User: user, At: now, Until: now + 60}))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, n.orders.Public(), chain.Revocation{User: user, At: now, Until: now + 60}, true))
 	m.deliverPending()
 	m.must(logical.DeleteOperation, "jwt/orders", nil)
 	m.deliverPending()

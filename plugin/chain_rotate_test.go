@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -30,14 +31,14 @@ func TestARotatedKeyIsWaitedOutAndThenGone(t *testing.T) {
 	require.Equal(t, "signing", keys[1]["state"])
 	m.deliverPending()
 
-	changed, err := m.chain.retire(t.Context(), m.storage, begun.Add(599*time.Second))
+	changed, err := m.chain.Retire(t.Context(), m.storage, begun.Add(599*time.Second))
 	require.NoError(t, err)
 	require.Empty(t, changed)
 	m.restart()
-	changed, err = m.chain.retire(t.Context(), m.storage, time.Now().Add(601*time.Second))
+	changed, err = m.chain.Retire(t.Context(), m.storage, time.Now().Add(601*time.Second))
 	require.NoError(t, err)
 	require.Equal(t, []string{account.Subject}, changed)
-	require.Empty(t, keysBelow(t, m.storage, retirePrefix))
+	require.Empty(t, storetest.KeysBelow(t, m.storage, "retire/"))
 	account = accountClaims(t, m.read("jwt/orders")["jwt"])
 	require.False(t, account.DidSign(before))
 	require.True(t, account.DidSign(after))
@@ -65,9 +66,9 @@ func TestRotatingTheOperatorsKeySignsEverythingAnew(t *testing.T) {
 	m.write("jwt/billing", map[string]any{"type": "account"})
 	m.deliverPending()
 	before := operatorClaims(t, m.read("config")["operator_jwt"])
-	writes := m.storage.writes.Load()
+	writes := m.storage.Writes.Load()
 	rotated := m.write("config/rotate", map[string]any{"overlap": 600})
-	require.EqualValues(t, 2, m.storage.writes.Load()-writes, "a rotation writes no account")
+	require.EqualValues(t, 2, m.storage.Writes.Load()-writes, "a rotation writes no account")
 	require.Equal(t, true, rotated["rotated"])
 
 	after := operatorClaims(t, rotated["operator_jwt"])
@@ -86,7 +87,7 @@ func TestRotatingTheOperatorsKeySignsEverythingAnew(t *testing.T) {
 	m.deliverPending()
 	m.requireInStep()
 
-	_, err := m.chain.retire(t.Context(), m.storage, time.Now().Add(601*time.Second))
+	_, err := m.chain.Retire(t.Context(), m.storage, time.Now().Add(601*time.Second))
 	require.NoError(t, err)
 	later := operatorClaims(t, m.read("config")["operator_jwt"])
 	require.NotContains(t, later.SigningKeys, before.SigningKeys[0])
@@ -107,7 +108,7 @@ func TestAFormerOperatorKeyCanBeDroppedAtOnce(t *testing.T) {
 func TestARotationIsNotForgottenOverTheDeliveryOfTheLastOne(t *testing.T) {
 	m := newAccountMount(t)
 	m.write("config/rotate", nil)
-	source := m.chain.source(m.storage)
+	source := m.chain.Source(m.storage)
 	ids, err := source.Pending(t.Context())
 	require.NoError(t, err)
 	of := map[string]string{}
@@ -116,7 +117,7 @@ func TestARotationIsNotForgottenOverTheDeliveryOfTheLastOne(t *testing.T) {
 		require.NoError(t, err)
 	}
 	delivered := make(chan error, 1)
-	storage := &interruptedStorage{Storage: m.storage, key: operatorEntryKey, interrupt: func() {
+	storage := &interruptedStorage{Storage: m.storage, key: "config", interrupt: func() {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -140,7 +141,7 @@ func TestARotationIsNotForgottenOverTheDeliveryOfTheLastOne(t *testing.T) {
 		require.Equal(t, false, m.read("jwt/" + name)["delivered"])
 	}
 	m.restart()
-	pending, err := m.chain.source(m.storage).Pending(t.Context())
+	pending, err := m.chain.Source(m.storage).Pending(t.Context())
 	require.NoError(t, err)
 	require.ElementsMatch(t, ids, pending)
 	m.deliverPending()

@@ -13,8 +13,10 @@ import (
 func (m *chainMount) signersOfDelivery() map[string]bool {
 	m.t.Helper()
 	signers := map[string]bool{}
+	settings, err := m.chain.DeliverySettings(m.t.Context(), m.storage)
+	require.NoError(m.t, err)
 	for range 50 {
-		token, _, err := m.chain.systemUser(m.t.Context(), m.storage)
+		token, _, err := m.chain.DeliveryConfig(m.storage, settings).User()
 		require.NoError(m.t, err)
 		signers[userClaims(m.t, token).Issuer] = true
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -22,13 +24,13 @@ import (
 type chainMount struct {
 	*backend
 	t       *testing.T
-	storage *countingStorage
+	storage *storetest.Storage
 	servers map[string]string // account JWTs by public key, as servers hold them
 }
 
 func newChainMount(t *testing.T) *chainMount {
 	t.Helper()
-	m := &chainMount{t: t, storage: newCountingStorage(), servers: map[string]string{}}
+	m := &chainMount{t: t, storage: storetest.New(), servers: map[string]string{}}
 	m.restart()
 	return m
 }
@@ -102,7 +104,7 @@ func (m *chainMount) refuse(operation logical.Operation, path string, data map[s
 func (m *chainMount) stored() map[string]string {
 	m.t.Helper()
 	stored := map[string]string{}
-	for _, key := range keysBelow(m.t, m.storage.Storage, "") {
+	for _, key := range storetest.KeysBelow(m.t, m.storage.Storage, "") {
 		if key == longestLifeKey {
 			continue // any request may be the first to need it
 		}
@@ -116,7 +118,7 @@ func (m *chainMount) stored() map[string]string {
 // deliverPending brings what is pending to the servers, as delivery does.
 func (m *chainMount) deliverPending() {
 	m.t.Helper()
-	source := m.chain.source(m.storage)
+	source := m.chain.Source(m.storage)
 	ids, err := source.Pending(m.t.Context())
 	require.NoError(m.t, err)
 	for _, id := range ids {
@@ -137,7 +139,7 @@ func (m *chainMount) deliverPending() {
 // mount knows it.
 func (m *chainMount) requireInStep() {
 	m.t.Helper()
-	source := m.chain.source(m.storage)
+	source := m.chain.Source(m.storage)
 	held := map[string]string{}
 	for id, err := range source.All(m.t.Context()) {
 		require.NoError(m.t, err)
@@ -151,12 +153,14 @@ func (m *chainMount) requireInStep() {
 	require.NoError(m.t, err)
 	require.Empty(m.t, pending)
 	named := 0
-	for _, key := range keysBelow(m.t, m.storage.Storage, namedPrefix) {
-		entry, err := readNamed(m.t.Context(), m.storage.Storage, strings.TrimPrefix(key, namedPrefix))
+	names, err := m.chain.Names(m.t.Context(), m.storage.Storage)
+	require.NoError(m.t, err)
+	for _, name := range names {
+		entry, err := m.chain.Named(m.t.Context(), m.storage.Storage, name)
 		require.NoError(m.t, err)
-		if entry.Type == typeAccount && !entry.External {
+		if entry.Delivers() {
 			named++
-			require.Contains(m.t, held, entry.PublicKey, "%s is lost", key)
+			require.Contains(m.t, held, entry.PublicKey, "%s is lost", name)
 		}
 	}
 	require.Len(m.t, held, named)
@@ -167,9 +171,7 @@ func issuedOf(t *testing.T, token string) int64 {
 	if token == "" {
 		return 0
 	}
-	issued, err := issuedAt(token)
-	require.NoError(t, err)
-	return issued
+	return accountClaims(t, token).IssuedAt
 }
 
 func accountClaims(t *testing.T, token any) *jwt.AccountClaims {
@@ -285,20 +287,20 @@ func TestAMountWithoutAnOperatorHasOnlyAccountsOfOthers(t *testing.T) {
 	require.Equal(t, account.Public(), written["public_key"])
 	require.NotContains(t, written, "jwt")
 
-	opened, err := m.chain.account(t.Context(), m.storage, "hosted")
+	opened, err := m.chain.Account(t.Context(), m.storage, "hosted")
 	require.NoError(t, err)
-	signer, err := opened.signer(plainSigner)
+	signer, err := opened.Signer(chain.PlainSigner)
 	require.NoError(t, err)
 	require.Equal(t, signing.Public(), signer.Public())
-	require.Equal(t, account.Public(), opened.issuerAccount())
-	url, err := m.chain.serviceURL(t.Context(), m.storage)
+	require.Equal(t, account.Public(), opened.PublicKey)
+	url, err := m.chain.ServiceURL(t.Context(), m.storage)
 	require.NoError(t, err)
 	require.Equal(t, "tls://hosted:4222", url)
 
-	pending, err := m.chain.source(m.storage).Pending(t.Context())
+	pending, err := m.chain.Source(m.storage).Pending(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, pending, "something is to be delivered to a NATS of someone else")
-	settings, err := m.chain.deliverySettings(t.Context(), m.storage)
+	settings, err := m.chain.DeliverySettings(t.Context(), m.storage)
 	require.NoError(t, err)
 	require.Nil(t, settings)
 
@@ -314,24 +316,24 @@ func TestLoginsReadNothing(t *testing.T) {
 	m.write("jwt/orders", map[string]any{"type": "account"})
 	m.restart()
 	login := func() {
-		opened, err := m.chain.account(t.Context(), m.storage, "orders")
+		opened, err := m.chain.Account(t.Context(), m.storage, "orders")
 		require.NoError(t, err)
-		_, err = opened.signer(plainSigner)
+		_, err = opened.Signer(chain.PlainSigner)
 		require.NoError(t, err)
-		_, err = m.chain.serviceURL(t.Context(), m.storage)
+		_, err = m.chain.ServiceURL(t.Context(), m.storage)
 		require.NoError(t, err)
 	}
 	login()
-	before := m.storage.all()
+	before := m.storage.All()
 	for range 100 {
 		login()
 	}
-	require.Equal(t, before, m.storage.all())
+	require.Equal(t, before, m.storage.All())
 
 	m.write("jwt/orders/rotate", map[string]any{"overlap": 0})
-	opened, err := m.chain.account(t.Context(), m.storage, "orders")
+	opened, err := m.chain.Account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer(plainSigner)
+	signer, err := opened.Signer(chain.PlainSigner)
 	require.NoError(t, err)
 	require.Contains(t, accountClaims(t, m.read("jwt/orders")["jwt"]).SigningKeys, signer.Public(), "the former key signs after its rotation was answered")
 }
@@ -339,13 +341,13 @@ func TestLoginsReadNothing(t *testing.T) {
 // A mount that has only issuers and accounts of others needs no config.
 func TestTheDefaultServiceURLIsNotLookedForAgain(t *testing.T) {
 	m := newChainMount(t)
-	url, err := m.chain.serviceURL(t.Context(), m.storage)
+	url, err := m.chain.ServiceURL(t.Context(), m.storage)
 	require.NoError(t, err)
-	require.Equal(t, defaultNATSURL, url)
-	before := m.storage.all()
-	_, err = m.chain.serviceURL(t.Context(), m.storage)
+	require.Equal(t, chain.DefaultNATSURL, url)
+	before := m.storage.All()
+	_, err = m.chain.ServiceURL(t.Context(), m.storage)
 	require.NoError(t, err)
-	require.Equal(t, before, m.storage.all())
+	require.Equal(t, before, m.storage.All())
 }
 
 // TestEveryChangeIsNewerToTheServers: nats-servers compare times of issue, which
@@ -390,7 +392,7 @@ func TestEverythingIsDeliveredWhereverStorageFails(t *testing.T) {
 					m.deliverPending()
 				}
 				failed, steps := false, 0
-				m.storage.failOn(func(operation, _ string) bool {
+				m.storage.FailOn(func(operation, _ string) bool {
 					if operation != "put" && operation != "delete" {
 						return failed // nothing works after a crash
 					}
@@ -399,7 +401,7 @@ func TestEverythingIsDeliveredWhereverStorageFails(t *testing.T) {
 					return failed
 				})
 				_, err := m.do(change.operation, change.path, change.data)
-				m.storage.failOn(nil)
+				m.storage.FailOn(nil)
 				m.restart()
 				if strings.HasPrefix(name, "the first") {
 					m.write("config", nil)
@@ -415,40 +417,4 @@ func TestEverythingIsDeliveredWhereverStorageFails(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestAHalfDoneChangeIsNotReportedDelivered: between the marker and the change
-// the servers get the account as it was.
-func TestAHalfDoneChangeIsNotReportedDelivered(t *testing.T) {
-	m := newChainMount(t)
-	m.write("config", nil)
-	id := m.write("jwt/orders", map[string]any{"type": "account"})["public_key"].(string)
-	m.deliverPending()
-	require.NoError(t, m.chain.markPending(t.Context(), m.storage, id))
-
-	before, err := m.chain.want(t.Context(), m.storage, id)
-	require.NoError(t, err)
-	source := m.chain.source(m.storage)
-	require.NoError(t, source.Delivered(t.Context(), id, before.jwt))
-	pending, err := source.Pending(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, []string{id}, pending)
-
-	waiting := make(chan string)
-	go func() {
-		wanted, _, err := source.Wanted(context.Background(), id)
-		if err != nil {
-			wanted = err.Error()
-		}
-		waiting <- wanted
-	}()
-	select {
-	case <-waiting:
-		t.Fatal("an account was delivered half done")
-	case <-time.After(20 * time.Millisecond):
-	}
-	m.chain.changed(id)
-	require.NoError(t, source.Delivered(t.Context(), id, <-waiting))
-	m.servers[id] = before.jwt
-	m.requireInStep()
 }

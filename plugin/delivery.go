@@ -9,7 +9,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
 // deliveryWait is how long a write waits for the servers to have it. What takes
@@ -22,7 +24,7 @@ type deliverer struct {
 	mu         sync.Mutex
 	reconciler *delivery.Reconciler
 	source     delivery.Source
-	settings   *deliverySettings // that the reconciler was made with
+	settings   *chain.DeliverySettings // that the reconciler was made with
 }
 
 // startDelivery starts delivering, or starts anew where the settings have
@@ -33,7 +35,7 @@ func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 	if b.background.Err() != nil || !b.writesAllowed() {
 		return nil
 	}
-	settings, err := b.chain.deliverySettings(ctx, s)
+	settings, err := b.chain.DeliverySettings(ctx, s)
 	if settings == nil || err != nil {
 		return err
 	}
@@ -44,8 +46,8 @@ func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 		b.delivery.reconciler.Close()
 		b.delivery.reconciler = nil
 	}
-	source := b.chain.source(s)
-	reconciler, err := delivery.New(b.chain.deliveryConfig(s, settings), source)
+	source := b.chain.Source(s)
+	reconciler, err := delivery.New(b.chain.DeliveryConfig(s, settings), source)
 	if err != nil {
 		return fmt.Errorf("starting the delivery of account JWTs: %w", err)
 	}
@@ -92,11 +94,43 @@ func (d *deliverer) running() *delivery.Reconciler {
 	return d.reconciler
 }
 
-// deliver brings accounts, by public key, to the servers, and says what is
-// still to be delivered. The writer has marked them as pending.
-func (b *backend) deliver(ctx context.Context, s logical.Storage, ids ...string) []string {
+// deliver has accounts, by public key, brought to the servers: the chain calls it
+// for whatever it has stored. It does not wait for them.
+func (b *backend) deliver(ctx context.Context, s logical.Storage, paced bool, ids ...string) {
 	if err := b.startDelivery(ctx, s); err != nil {
-		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
+		b.Logger().Warn("accounts are stored, but not delivered yet", "accounts", fault.ShortList(ids), "error", err)
+	}
+	changed := func() {
+		if reconciler := b.delivery.running(); reconciler != nil {
+			reconciler.Changed(ids...)
+		}
+	}
+	if paced && len(ids) == 1 {
+		b.pacer.update(ids[0], changed)
+		return
+	}
+	changed()
+}
+
+// delivered waits a while for accounts that were changed to be on the servers,
+// and says what is still to be delivered.
+func (b *backend) delivered(ctx context.Context, s logical.Storage, ids ...string) []string {
+	return b.untilDelivered(ctx, s, ids, (*delivery.Reconciler).Wait)
+}
+
+// deliverNow has everything that is pending brought to the servers, and waits for
+// it as delivered does.
+func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
+	pending, err := b.chain.Source(s).Pending(ctx)
+	if err != nil {
+		return []string{notDelivered(err)}
+	}
+	return b.untilDelivered(ctx, s, pending, (*delivery.Reconciler).Deliver)
+}
+
+func (b *backend) untilDelivered(ctx context.Context, s logical.Storage, ids []string, wait func(*delivery.Reconciler, context.Context, ...string) error) []string {
+	if err := b.startDelivery(ctx, s); err != nil {
+		return []string{notDelivered(err)}
 	}
 	reconciler := b.delivery.running()
 	if reconciler == nil || len(ids) == 0 {
@@ -104,48 +138,54 @@ func (b *backend) deliver(ctx context.Context, s logical.Storage, ids ...string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, deliveryWait)
 	defer cancel()
-	if err := reconciler.Deliver(ctx, ids...); err != nil {
+	if err := wait(reconciler, ctx, ids...); err != nil {
 		return []string{fmt.Sprintf("stored, but not delivered to the NATS servers yet, which is tried until it succeeds (see sync): %s", err)}
 	}
 	return nil
 }
 
-// deliverNow brings everything pending to the servers.
-func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
-	pending, err := b.chain.source(s).Pending(ctx)
-	if err != nil {
-		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
-	}
-	return b.deliver(ctx, s, pending...)
+func notDelivered(err error) string {
+	return "stored, but not delivered to the NATS servers yet: " + err.Error()
 }
 
-// revoke stores a revocation, which is durable when revoke returns, and has it
-// brought to the servers, which is tried until it succeeds. It does not wait for
-// them: of many that come together, few are updates.
-func (b *backend) revoke(ctx context.Context, s logical.Storage, account string, wanted revocation) error {
-	if err := b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account)); err != nil {
-		return err
+// fewAccounts is how many accounts a request waits for to be delivered.
+const fewAccounts = 100
+
+// deliverAll waits for every account to be delivered, if they are few.
+func (b *backend) deliverAll(ctx context.Context, s logical.Storage) []string {
+	ids, err := b.chain.Source(s).Pending(ctx)
+	if err != nil {
+		return []string{notDelivered(err)}
 	}
-	if err := b.startDelivery(ctx, s); err != nil {
-		b.Logger().Warn("a revocation is stored, but not delivered yet", "account", account, "error", err)
+	if len(ids) <= fewAccounts {
+		return b.delivered(ctx, s, ids...)
+	}
+	return []string{fmt.Sprintf("%d accounts are being delivered to the NATS servers (see sync)", len(ids))}
+}
+
+// retireKeys runs about once a minute on the node that may write.
+func (b *backend) retireKeys(ctx context.Context, s logical.Storage) error {
+	if !b.writesAllowed() {
 		return nil
 	}
-	b.pacer.update(account, func() {
-		if reconciler := b.delivery.running(); reconciler != nil {
-			reconciler.Changed(account)
-		}
-	})
-	return nil
+	b.writing.Lock()
+	changed, err := b.chain.Retire(ctx, s, time.Now())
+	b.writing.Unlock()
+	for _, warning := range b.delivered(ctx, s, changed...) {
+		b.Logger().Warn("an account without its former signing key is " + warning)
+	}
+	return err
 }
 
-// asChange has a change of an account's revocations delivered: it is marked
-// before it is stored.
-func (b *backend) asChange(s logical.Storage, account string) around {
-	return func(ctx context.Context, write func() error) error {
-		if err := b.chain.markPending(ctx, s, account); err != nil {
-			return err
-		}
-		defer b.chain.changed(account)
-		return write()
+// pruneRevocations runs about once a minute on the node that may write. It drops
+// what is over, and tells the operator of accounts that have little room left.
+func (b *backend) pruneRevocations(ctx context.Context, s logical.Storage) error {
+	if !b.writesAllowed() {
+		return nil
 	}
+	warnings, err := b.chain.PruneRevocations(ctx, s, time.Now())
+	for account, warning := range warnings {
+		b.Logger().Warn(warning, "account", account)
+	}
+	return err
 }

@@ -5,45 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
-// A fieldError is a fault in what the caller wrote: it is answered with status
-// 400 and names the field. Every other error is the server's and is answered
-// with status 500.
-type fieldError struct {
-	Field string // the request's field, as the caller spells it; empty if Fault names it
-	Fault string // what is wrong with its value
-}
-
-func (e *fieldError) Error() string {
-	if e.Field == "" {
-		return e.Fault
-	}
-	return e.Field + " " + e.Fault
-}
-
-// badField says what is wrong with the value of a field; the format continues
-// the sentence that the field's name begins: badField("user_ttl", "is negative").
-func badField(field, format string, args ...any) error {
-	return &fieldError{Field: field, Fault: fmt.Sprintf(format, args...)}
-}
-
-// answer turns the fault of a handler into its response: a fieldError into a
-// status 400 that shows it, any other into an internal error.
+// answer turns the fault of a handler into its response: a fault.Error into
+// a status 400 that shows it, any other into an internal error.
 func answer(err error) (*logical.Response, error) {
-	var fault *fieldError
-	if errors.As(err, &fault) {
+	var theirs *fault.Error
+	if errors.As(err, &theirs) {
 		return logical.ErrorResponse(err.Error()), nil
 	}
 	return nil, err
+}
+
+// userFault makes a fault that a pure package found in what the user wrote a
+// status 400.
+func userFault(err error) error {
+	return fault.New("%s", err)
 }
 
 // jsonFields are the fields that take a JSON object, whether it arrives as an
@@ -68,7 +52,7 @@ func normalizeJSON(req *logical.Request) error {
 		if object, isObject := value.(map[string]any); isObject {
 			raw, err := json.Marshal(object)
 			if err != nil {
-				return badField(name, "is not JSON: %s", err)
+				return fault.In(name, "is not JSON: %s", err)
 			}
 			text, isText = string(raw), true
 		}
@@ -80,7 +64,7 @@ func normalizeJSON(req *logical.Request) error {
 			// after the object, would be lost without a word.
 			object, err := claims.DecodeObject(text)
 			if err != nil {
-				return badField(name, "is not a JSON object: %s", err)
+				return fault.In(name, "is not a JSON object: %s", err)
 			}
 			req.Data[name] = object
 		}
@@ -103,18 +87,6 @@ func written(req *logical.Request, d *framework.FieldData, warnings ...string) *
 	}
 	return resp
 }
-
-// checkName refuses the names that Vault's own methods have no path for, with
-// an error instead of their 404.
-func checkName(field, name string) error {
-	if !nameForm.MatchString(name) {
-		return badField(field, "%q is not a name: only letters, digits, '_', '-' and '.' may stand in it, and it begins and ends with a letter, a digit or '_'", name)
-	}
-	return nil
-}
-
-// nameForm is what framework.GenericNameRegex matches.
-var nameForm = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)
 
 // operationPrefix leads the operation names of the OpenAPI document, as the
 // method's type does in those of Vault's own methods.
@@ -146,6 +118,16 @@ func setSeconds(d *framework.FieldData, field string, value *int64) {
 	}
 }
 
+// given returns the value of a field as T has it, nil if the field was not given.
+func given[T any](d *framework.FieldData, field string) *T {
+	v, ok := d.GetOk(field)
+	if !ok {
+		return nil
+	}
+	value := v.(T)
+	return &value
+}
+
 func dropUnlessGiven(d *framework.FieldData, field string, value *string) {
 	if _, ok := d.GetOk(field); !ok {
 		*value = ""
@@ -173,15 +155,6 @@ func asUnix(value any) (time.Time, error) {
 		return time.Unix(seconds, 0), err
 	}
 	return time.Time{}, fmt.Errorf("%v is not a time", value)
-}
-
-// shortList shows the first few of many names.
-func shortList(names []string) string {
-	const most = 5
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // The functions below describe answers for the OpenAPI document.

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/nats-io/nkeys"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
@@ -91,7 +93,7 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 	public := textOf(d, "user_public_key")
 	if public == "" {
 		if role.entry.UserKey == roles.UserKeyClient {
-			return userKey{}, badField("user_public_key", "is missing: role %q has user_key=client, so the workload brings its own key", role.name)
+			return userKey{}, fault.In("user_public_key", "is missing: role %q has user_key=client, so the workload brings its own key", role.name)
 		}
 		key, err := trust.Generate(trust.User)
 		if err != nil {
@@ -100,7 +102,7 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 		return userKey{public: key.Public(), seed: key.Seed()}, nil
 	}
 	if err := trust.CheckPublicKey(trust.User, public); err != nil {
-		return userKey{}, badField("user_public_key", "%s", err)
+		return userKey{}, fault.In("user_public_key", "%s", err)
 	}
 	if provenBy != "" {
 		if err := checkProof(public, provenBy, textOf(d, "user_key_signature")); err != nil {
@@ -113,18 +115,18 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 // checkProof holds the signature against the text.
 func checkProof(public, text, signature string) error {
 	if signature == "" {
-		return badField("user_key_signature", "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof")
+		return fault.In("user_key_signature", "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof")
 	}
 	raw, err := base64.StdEncoding.DecodeString(signature)
 	if err != nil {
-		return badField("user_key_signature", "is not standard base64: %s", err)
+		return fault.In("user_key_signature", "is not standard base64: %s", err)
 	}
 	key, err := nkeys.FromPublicKey(public)
 	if err != nil {
-		return badField("user_public_key", "is not a public key: %s", err)
+		return fault.In("user_public_key", "is not a public key: %s", err)
 	}
 	if err := key.Verify([]byte(text), raw); err != nil {
-		return badField("user_key_signature", "is not a signature over the jwt, or without one over creds/<role>, by the key of user_public_key")
+		return fault.In("user_key_signature", "is not a signature over the jwt, or without one over creds/<role>, by the key of user_public_key")
 	}
 	return nil
 }
@@ -132,23 +134,23 @@ func checkProof(public, text, signature string) error {
 // issue renders the role's template for who was bound and signs the user JWT.
 // It neither reads nor writes storage once role and account are cached.
 func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, bound *roles.Bound, key userKey, now time.Time) (*credentials, error) {
-	account, err := b.chain.account(ctx, s, role.entry.Account)
+	account, err := b.chain.Account(ctx, s, role.entry.Account)
 	if err != nil {
 		return nil, err
 	}
 	if account == nil {
 		return nil, fmt.Errorf("role %q names account %q, which does not exist", role.name, role.entry.Account)
 	}
-	if account.isSystem() && !role.entry.AllowSystemAccount {
-		return nil, badField("role", "%q has no allow_system_account, and its account %q has become the system account", role.name, account.name)
+	if account.System && !role.entry.AllowSystemAccount {
+		return nil, fault.In("role", "%q has no allow_system_account, and its account %q has become the system account", role.name, account.Name)
 	}
-	signer, err := account.signer(role.signer())
+	signer, err := account.Signer(role.signer())
 	if err != nil {
 		return nil, err
 	}
-	user, err := role.compiled.Render(bound, account.forRoles(), key.public)
+	user, err := role.compiled.Render(bound, forRoles(account), key.public)
 	if err != nil {
-		return nil, &fieldError{Fault: fmt.Sprintf("error rendering the role's template: %s", err)}
+		return nil, fault.New("error rendering the role's template: %s", err)
 	}
 
 	ttl, err := b.limits.userTTL(ctx, s, b.System(), now, role.entry)
@@ -167,7 +169,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if err != nil {
 		return nil, err
 	}
-	url, err := b.chain.serviceURL(ctx, s)
+	url, err := b.chain.ServiceURL(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -175,15 +177,15 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		jwt:              token,
 		seed:             key.seed,
 		userPublicKey:    key.public,
-		account:          account.name,
-		accountPublicKey: account.publicKey,
-		external:         account.external,
+		account:          account.Name,
+		accountPublicKey: account.PublicKey,
+		external:         account.External,
 		expires:          expires,
 		url:              url,
 	}, nil
 }
 
 // forRoles is what a role's template may ask of the account.
-func (a *account) forRoles() roles.Account {
-	return roles.Account{Name: a.natsName, PublicKey: a.publicKey, Tags: a.tags, IssuerAccount: a.issuerAccount()}
+func forRoles(a *chain.Account) roles.Account {
+	return roles.Account{Name: a.NATSName, PublicKey: a.PublicKey, Tags: a.Tags, IssuerAccount: a.PublicKey}
 }

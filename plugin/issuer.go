@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // Storage keys of issuers, of the keys they were last seen with, and the name
@@ -142,12 +143,12 @@ func (e *issuerEntry) compile(name string, lastKeys []byte, onKeys func([]byte))
 // readIssuer returns the issuer of that name as it is stored, nil if there is
 // none.
 func readIssuer(ctx context.Context, s logical.Storage, name string) (*issuerEntry, error) {
-	return readEntry[issuerEntry](ctx, s, issuerPrefix+name)
+	return store.Read[issuerEntry](ctx, s, issuerPrefix+name)
 }
 
 // issuer returns the issuer of that name ready for use, nil if there is none.
 func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*issuer, error) {
-	return b.issuers.get(ctx, name, func(ctx context.Context, name string) (*issuer, error) {
+	return b.issuers.Get(ctx, name, func(ctx context.Context, name string) (*issuer, error) {
 		entry, err := readIssuer(ctx, s, name)
 		if entry == nil || err != nil {
 			return nil, err
@@ -202,7 +203,7 @@ func (b *backend) storeIssuer(ctx context.Context, s logical.Storage, name strin
 	if err := s.Delete(ctx, issuerKeysPrefix+name); err != nil {
 		return fmt.Errorf("dropping the last keys of issuer %q: %w", name, err)
 	}
-	err := writeEntry(ctx, s, issuerPrefix+name, entry)
-	b.issuers.forget(name)
+	err := store.Write(ctx, s, issuerPrefix+name, entry)
+	b.issuers.Forget(name)
 	return err
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // longestLifeKey is where the longest life is stored that a user JWT of the
@@ -78,7 +80,7 @@ func (l *leaseLimits) refresh(ctx context.Context, s logical.Storage, sys logica
 
 // raise makes sure that no shorter life than most is stored.
 func (l *leaseLimits) raise(ctx context.Context, s logical.Storage, most time.Duration) error {
-	stored, err := readEntry[longestLife](ctx, s, longestLifeKey)
+	stored, err := store.Read[longestLife](ctx, s, longestLifeKey)
 	if err != nil {
 		return err
 	}

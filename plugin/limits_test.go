@@ -6,10 +6,13 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 )
 
 func TestTheLongestLifeOfAUserIsKnownAfterTheMaximumWasLowered(t *testing.T) {
-	s := newCountingStorage()
+	s := storetest.New()
 	sys := &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 10 * time.Hour}
 	limits, now := &leaseLimits{}, time.Now()
 	look := func(l *leaseLimits, wantMost, wantLongest time.Duration) {
@@ -24,7 +27,7 @@ func TestTheLongestLifeOfAUserIsKnownAfterTheMaximumWasLowered(t *testing.T) {
 		require.Equal(t, wantLongest, longest)
 	}
 	look(limits, 10*time.Hour, 10*time.Hour)
-	require.EqualValues(t, 1, s.writes.Load())
+	require.EqualValues(t, 1, s.Writes.Load())
 
 	sys.MaxLeaseTTLVal = 2 * time.Hour
 	look(limits, 2*time.Hour, 10*time.Hour)
@@ -32,25 +35,25 @@ func TestTheLongestLifeOfAUserIsKnownAfterTheMaximumWasLowered(t *testing.T) {
 
 	sys.MaxLeaseTTLVal = 20*time.Hour + time.Millisecond
 	look(limits, 20*time.Hour+time.Millisecond, 20*time.Hour+time.Second)
-	require.EqualValues(t, 2, s.writes.Load(), "only a longer life is stored")
-	before := s.all()
+	require.EqualValues(t, 2, s.Writes.Load(), "only a longer life is stored")
+	before := s.All()
 	look(limits, 20*time.Hour+time.Millisecond, 20*time.Hour+time.Second)
-	require.Equal(t, before, s.all(), "storage is left alone in the steady state")
+	require.Equal(t, before, s.All(), "storage is left alone in the steady state")
 }
 
 func TestNothingIsIssuedUnderALimitThatCouldNotBeStored(t *testing.T) {
-	s := newCountingStorage()
+	s := storetest.New()
 	sys := &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: time.Hour}
 	limits, now := &leaseLimits{}, time.Now()
-	s.failOn(func(operation, key string) bool { return operation == "put" && key == longestLifeKey })
+	s.FailOn(func(operation, key string) bool { return operation == "put" && key == longestLifeKey })
 	_, _, err := limits.get(t.Context(), s, sys, now)
-	require.ErrorIs(t, err, errStorage)
-	s.failOn(nil)
+	require.ErrorIs(t, err, storetest.ErrStorage)
+	s.FailOn(nil)
 	_, _, err = limits.get(t.Context(), s, sys, now)
 	require.NoError(t, err)
 
 	// One that another node stored counts too.
-	require.NoError(t, writeEntry(t.Context(), s, longestLifeKey, longestLife{Seconds: 7200}))
+	require.NoError(t, store.Write(t.Context(), s, longestLifeKey, longestLife{Seconds: 7200}))
 	limits.invalidate()
 	longest, err := limits.longestLife(t.Context(), s, sys, now)
 	require.NoError(t, err)

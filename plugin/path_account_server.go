@@ -3,25 +3,21 @@ package plugin
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // accountServerCache lets caches keep an account JWT, but ask each time whether
 // it is still the one: an account may be changed at any moment.
 const accountServerCache = "no-cache"
-
-// serveTime bounds a load that several wait for.
-const serveTime = 30 * time.Second
 
 func (b *backend) pathsAccountServer() []*framework.Path {
 	return []*framework.Path{
@@ -60,53 +56,6 @@ func (b *backend) pathsAccountServer() []*framework.Path {
 	}
 }
 
-// served is an account JWT as it is given to unauthenticated callers.
-type served struct {
-	jwt  string
-	etag string // the JWT's ID, quoted
-}
-
-func newServedCache() *cache[served] {
-	c := newCache[served]()
-	c.size = func(s *served) int { return len(s.jwt) + len(s.etag) }
-	return c
-}
-
-// serve returns the JWT of the account with that public key, nil if the mount
-// has none. Its cache is not the one that logins use.
-func (c *chain) serve(ctx context.Context, s logical.Storage, id string) (*served, error) {
-	return c.served.get(ctx, id, func(ctx context.Context, id string) (*served, error) {
-		// Anyone may ask, as often as they like: those who ask for the same account
-		// at once cost one signature. The generation in the key keeps whoever comes
-		// after a change from being given what was read before it; and the load goes
-		// on for the others if the first of them leaves.
-		key := fmt.Sprintf("%s/%d", id, c.served.current())
-		loaded, err, _ := c.serving.Do(key, func() (any, error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveTime)
-			defer cancel()
-			return c.loadServed(ctx, s, id)
-		})
-		if err != nil {
-			return nil, err
-		}
-		return loaded.(*served), nil
-	})
-}
-
-func (c *chain) loadServed(ctx context.Context, s logical.Storage, id string) (*served, error) {
-	wanted, err := c.want(ctx, s, id)
-	if wanted == nil || err != nil {
-		return nil, err
-	}
-	var claims struct {
-		ID string `json:"jti"`
-	}
-	if err := decodePart(wanted.jwt, 1, &claims); err != nil {
-		return nil, err
-	}
-	return &served{jwt: wanted.jwt, etag: `"` + claims.ID + `"`}, nil
-}
-
 func (b *backend) probeAccountServer(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return rawResponse(http.StatusOK, "text/plain", nil), nil
 }
@@ -115,31 +64,31 @@ func (b *backend) serveAccount(ctx context.Context, req *logical.Request, d *fra
 	id := d.Get("id").(string)
 	// What is no key is not looked for, in storage or in the cache.
 	if err := trust.CheckPublicKey(trust.Account, id); err != nil {
-		return answer(badField("id", "%s", err))
+		return answer(fault.In("id", "%s", err))
 	}
-	account, err := b.chain.serve(ctx, req.Storage, id)
+	account, err := b.chain.Serve(ctx, req.Storage, id)
 	if account == nil || err != nil {
 		return nil, err
 	}
-	resp, err := account.response(req, d.Get("text").(bool), d.Get("decode").(bool))
+	resp, err := servedResponse(account, req, d.Get("text").(bool), d.Get("decode").(bool))
 	if err != nil {
 		return nil, err
 	}
-	resp.Headers = map[string][]string{"ETag": {account.etag}}
+	resp.Headers = map[string][]string{"ETag": {account.ETag}}
 	return resp, nil
 }
 
-func (a *served) response(req *logical.Request, text, decode bool) (*logical.Response, error) {
+func servedResponse(a *chain.Served, req *logical.Request, text, decode bool) (*logical.Response, error) {
 	contentType := "application/jwt"
 	if text || decode {
 		contentType = "text/plain"
 	}
-	if a.matches(req.Headers) {
+	if matches(a.ETag, req.Headers) {
 		return rawResponse(http.StatusNotModified, contentType, nil), nil
 	}
-	body := []byte(a.jwt)
+	body := []byte(a.JWT)
 	if decode {
-		decoded, err := decodedText(a.jwt)
+		decoded, err := decodedText(a.JWT)
 		if err != nil {
 			return nil, err
 		}
@@ -148,15 +97,15 @@ func (a *served) response(req *logical.Request, text, decode bool) (*logical.Res
 	return rawResponse(http.StatusOK, contentType, body), nil
 }
 
-// matches holds If-None-Match (RFC 9110 section 13.1.2) against the JWT's tag.
-func (a *served) matches(headers map[string][]string) bool {
+// matches holds If-None-Match (RFC 9110 section 13.1.2) against the tag of a JWT.
+func matches(etag string, headers map[string][]string) bool {
 	for name, values := range headers {
 		if !strings.EqualFold(name, "If-None-Match") {
 			continue
 		}
 		for tag := range strings.SplitSeq(strings.Join(values, ","), ",") {
 			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
-			if tag == a.etag || tag == "*" {
+			if tag == etag || tag == "*" {
 				return true
 			}
 		}
@@ -181,7 +130,7 @@ func decodedText(token string) ([]byte, error) {
 	var text bytes.Buffer
 	for part := range 2 {
 		var raw json.RawMessage
-		if err := decodePart(token, part, &raw); err != nil {
+		if err := trust.DecodePart(token, part, &raw); err != nil {
 			return nil, err
 		}
 		if err := json.Indent(&text, raw, "", "  "); err != nil {
@@ -190,23 +139,6 @@ func decodedText(token string) ([]byte, error) {
 		text.WriteByte('\n')
 	}
 	return text.Bytes(), nil
-}
-
-// decodePart decodes the header (0) or the claims (1) of a JWT that was made
-// here.
-func decodePart(token string, part int, into any) error {
-	parts := strings.Split(token, ".")
-	if part >= len(parts) {
-		return fmt.Errorf("a JWT has no part %d", part)
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[part])
-	if err != nil {
-		return fmt.Errorf("decoding a JWT: %w", err)
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("decoding a JWT: %w", err)
-	}
-	return nil
 }
 
 const accountServerHelp = `

@@ -1,14 +1,11 @@
 package plugin
 
 import (
-	"context"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/nats-io/nats-server/v2/server"
@@ -75,76 +72,18 @@ func TestAServedAccountIsTheChangedOneOnceTheChangeIsAnswered(t *testing.T) {
 	m := newAccountMount(t)
 	id := m.read("jwt/orders")["public_key"].(string)
 	body := func() string { return string(m.fetch(id, nil, nil).Data[logical.HTTPRawBody].([]byte)) }
-	reads := m.storage.all()
+	reads := m.storage.All()
 	first := body()
-	afterFirst := m.storage.all()
+	afterFirst := m.storage.All()
 	require.Greater(t, afterFirst, reads)
 	require.Equal(t, first, body())
-	require.Equal(t, afterFirst, m.storage.all(), "a cached account was read again")
+	require.Equal(t, afterFirst, m.storage.All(), "a cached account was read again")
 
 	require.Equal(t, m.write("jwt/orders", map[string]any{"config": `{"limits":{"conn":1}}`})["jwt"], body())
 	m.write("config/rotate", nil)
 	require.Equal(t, m.read("jwt/orders")["jwt"], body())
 	m.must(logical.DeleteOperation, "jwt/orders", nil)
 	require.Nil(t, m.fetch(id, nil, nil))
-}
-
-// heldStorage lets a test hold up the reads of one key.
-type heldStorage struct {
-	logical.Storage
-	key      string
-	reads    atomic.Int64
-	released chan struct{}
-}
-
-func (s *heldStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if key == s.key {
-		s.reads.Add(1)
-		<-s.released
-	}
-	return s.Storage.Get(ctx, key)
-}
-
-func TestThoseWhoAskForAnAccountAtOnceCostOneLoad(t *testing.T) {
-	m := newAccountMount(t)
-	id := m.read("jwt/orders")["public_key"].(string)
-	// The last in is not the last to be scheduled, so the bubble says when all wait.
-	synctest.Test(t, func(t *testing.T) {
-		storage := &heldStorage{Storage: m.storage, key: accountIDPrefix + id, released: make(chan struct{})}
-		c := newChain(nil)
-		left, leave := context.WithCancel(t.Context())
-		answers := make(chan *served, 100)
-		ask := func(ctx context.Context) {
-			account, err := c.serve(ctx, storage, id)
-			if err != nil {
-				t.Errorf("serving: %v", err)
-			}
-			answers <- account
-		}
-		go ask(left)
-		synctest.Wait()
-		for range cap(answers) - 2 {
-			go ask(t.Context())
-		}
-		synctest.Wait()
-		if n := storage.reads.Load(); n != 1 {
-			t.Errorf("%d loads for those who ask at once", n)
-		}
-		leave()
-		// What was read before a change is not for those who come after it.
-		c.served.forget(id)
-		go ask(t.Context())
-		synctest.Wait()
-		if n := storage.reads.Load(); n != 2 {
-			t.Errorf("%d loads after a change, want another one", n)
-		}
-		close(storage.released)
-		for range cap(answers) {
-			if account := <-answers; account == nil {
-				t.Error("an account that is there is not served")
-			}
-		}
-	})
 }
 
 func TestNothingButReadingIsThereForUnauthenticatedCallers(t *testing.T) {

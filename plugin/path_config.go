@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // settingsKey is where the settings are stored.
@@ -70,11 +72,11 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return answer(err)
 	}
-	plan, err := b.commitConfig(ctx, req.Storage, d, before, entry)
+	data, err := b.commitConfig(ctx, req.Storage, d, before, entry)
 	if err != nil {
 		return answer(err)
 	}
-	resp := &logical.Response{Data: plan.response()}
+	resp := &logical.Response{Data: data}
 	for _, warning := range b.deliverNow(ctx, req.Storage) {
 		resp.AddWarning(warning)
 	}
@@ -82,10 +84,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 }
 
 // commitConfig stores the operator first: it is what may still be refused.
-func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, before, entry *issuerEntry) (*operatorPlan, error) {
+func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, before, entry *issuerEntry) (map[string]any, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	plan, err := b.chain.planOperator(ctx, s, d)
+	plan, err := b.chain.PlanOperator(ctx, s, givenOperator(d))
 	if err != nil {
 		return nil, err
 	}
@@ -94,15 +96,20 @@ func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framew
 			return nil, err
 		}
 	}
-	if err := b.chain.commitOperator(ctx, s, plan); err != nil {
+	operatorJWT, systemJWT, err := b.chain.CommitOperator(ctx, s, plan)
+	if err != nil {
 		return nil, err
+	}
+	data := map[string]any{}
+	if operatorJWT != "" {
+		data["operator_jwt"], data["system_account_jwt"] = operatorJWT, systemJWT
 	}
 	if entry != nil {
 		if err := b.storeIssuer(ctx, s, defaultIssuer, entry); err != nil {
 			return nil, err
 		}
 	}
-	return plan, b.storeSettings(ctx, s, d)
+	return data, b.storeSettings(ctx, s, d)
 }
 
 // storeSettings changes the settings that were given.
@@ -117,8 +124,8 @@ func (b *backend) storeSettings(ctx context.Context, s logical.Storage, d *frame
 	if after == *before {
 		return nil
 	}
-	err = writeEntry(ctx, s, settingsKey, after)
-	b.settings.forget(settingsKey)
+	err = store.Write(ctx, s, settingsKey, after)
+	b.settings.Forget(settingsKey)
 	return err
 }
 
@@ -136,8 +143,8 @@ func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *f
 
 // readSettings returns the settings, never nil.
 func (b *backend) readSettings(ctx context.Context, s logical.Storage) (*settings, error) {
-	return b.settings.get(ctx, settingsKey, func(ctx context.Context, key string) (*settings, error) {
-		stored, err := readEntry[settings](ctx, s, key)
+	return b.settings.Get(ctx, settingsKey, func(ctx context.Context, key string) (*settings, error) {
+		stored, err := store.Read[settings](ctx, s, key)
 		if stored == nil && err == nil {
 			stored = &settings{}
 		}
@@ -146,7 +153,7 @@ func (b *backend) readSettings(ctx context.Context, s logical.Storage) (*setting
 }
 
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	operator, err := b.chain.operator(ctx, req.Storage)
+	operator, err := b.chain.Operator(ctx, req.Storage)
 	if operator == nil || err != nil {
 		return nil, err
 	}
@@ -162,7 +169,7 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, _ *frame
 		return nil, err
 	}
 	data := entry.response()
-	maps.Copy(data, operator.response())
+	maps.Copy(data, operatorData(operator))
 	data["default_role"] = set.DefaultRole
 	data["default_account"] = set.DefaultAccount
 	return &logical.Response{Data: data}, nil

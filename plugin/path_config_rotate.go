@@ -2,22 +2,19 @@ package plugin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 )
 
-const (
-	// operatorOverlap is how long the operator's former signing key stays in its
-	// JWT, unless the caller says otherwise.
-	operatorOverlap = 24 * time.Hour
-
-	// fewAccounts is how many accounts a request waits for to be delivered.
-	fewAccounts = 100
-)
+// operatorOverlap is how long the operator's former signing key stays in its JWT,
+// unless the caller says otherwise.
+const operatorOverlap = 24 * time.Hour
 
 func (b *backend) pathsConfigRotate() []*framework.Path {
 	return []*framework.Path{{
@@ -53,7 +50,7 @@ func (b *backend) pathsConfigRotate() []*framework.Path {
 func (b *backend) rotateConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	overlap := time.Duration(d.Get("overlap").(int)) * time.Second
 	b.writing.Lock()
-	after, rotated, err := b.chain.rotateOperator(ctx, req.Storage, overlap, d.Get("force").(bool))
+	after, rotated, err := b.chain.RotateOperator(ctx, req.Storage, overlap, d.Get("force").(bool))
 	b.writing.Unlock()
 	if err != nil {
 		return answer(err)
@@ -61,37 +58,19 @@ func (b *backend) rotateConfig(ctx context.Context, req *logical.Request, d *fra
 	resp := &logical.Response{Data: map[string]any{
 		"rotated":               rotated,
 		"operator_jwt":          after.JWT,
-		"operator_signing_keys": after.keysResponse(),
+		"operator_signing_keys": operatorKeysData(after),
 	}}
 	if !rotated {
 		resp.AddWarning("nothing is signed with the new key yet: start every nats-server with the new operator JWT (config/server), then write config/rotate again")
 		return resp, nil
 	}
-	if len(after.live()) > 1 {
+	if slices.ContainsFunc(after.Keys, func(key chain.OperatorKey) bool { return key.State == chain.KeyNext }) {
 		resp.AddWarning("start every nats-server with the new operator JWT (config/server) before the next rotation")
 	}
 	for _, warning := range b.deliverAll(ctx, req.Storage) {
 		resp.AddWarning(warning)
 	}
 	return resp, nil
-}
-
-// deliverAll has every account delivered, and waits for it if they are few.
-func (b *backend) deliverAll(ctx context.Context, s logical.Storage) []string {
-	ids, err := b.chain.source(s).Pending(ctx)
-	if err != nil {
-		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
-	}
-	if len(ids) <= fewAccounts {
-		return b.deliver(ctx, s, ids...)
-	}
-	if err := b.startDelivery(ctx, s); err != nil {
-		return []string{"stored, but not delivered to the NATS servers yet: " + err.Error()}
-	}
-	if reconciler := b.delivery.running(); reconciler != nil {
-		reconciler.Changed(ids...)
-	}
-	return []string{fmt.Sprintf("%d accounts are being delivered to the NATS servers (see sync)", len(ids))}
 }
 
 const configRotateHelp = `

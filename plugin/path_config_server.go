@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -68,38 +69,38 @@ func (b *backend) readConfigServer(ctx context.Context, req *logical.Request, d 
 }
 
 func (b *backend) serverConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*trust.ServerConfig, error) {
-	operator, err := b.chain.operator(ctx, req.Storage)
+	operator, err := b.chain.Operator(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	if !operator.signs() {
-		return nil, badField("config", "has no operator yet: write config first")
+	if operator == nil || operator.None {
+		return nil, fault.In("config", "has no operator yet: write config first")
 	}
-	system, err := b.chain.want(ctx, req.Storage, operator.entry.SystemAccount)
+	system, err := b.chain.AccountJWT(ctx, req.Storage, operator.SystemAccount)
 	if err != nil {
 		return nil, err
 	}
-	if system == nil {
-		return nil, badField("config", "names system account %s, which is not in the mount: import it at jwt/ first", operator.entry.SystemAccount)
+	if system == "" {
+		return nil, fault.In("config", "names system account %s, which is not in the mount: import it at jwt/ first", operator.SystemAccount)
 	}
 	config := &trust.ServerConfig{
-		OperatorJWT:      operator.entry.JWT,
-		SystemAccount:    operator.entry.SystemAccount,
-		SystemAccountJWT: system.jwt,
+		OperatorJWT:      operator.JWT,
+		SystemAccount:    operator.SystemAccount,
+		SystemAccountJWT: system,
 		Resolver:         trust.Resolver(d.Get("resolver").(string)),
 		Dir:              d.Get("dir").(string),
 	}
 	switch config.Resolver {
 	case trust.ResolverFull, trust.ResolverCache:
 		if config.Dir == "" || strings.ContainsAny(config.Dir, "\"\\\n\r") {
-			return nil, badField("dir", "is not a path that can stand in a configuration file")
+			return nil, fault.In("dir", "is not a path that can stand in a configuration file")
 		}
 	case trust.ResolverMemory:
 		config.Accounts, err = b.allAccounts(ctx, req.Storage)
 	case trust.ResolverURL:
 		config.URL, err = accountServerURL(d.Get("vault_addr").(string), req.MountPoint)
 	default:
-		err = badField("resolver", "is %q: allowed are full, cache, memory and url", config.Resolver)
+		err = fault.In("resolver", "is %q: allowed are full, cache, memory and url", config.Resolver)
 	}
 	return config, err
 }
@@ -108,16 +109,16 @@ func (b *backend) serverConfig(ctx context.Context, req *logical.Request, d *fra
 // way to them.
 func (b *backend) allAccounts(ctx context.Context, s logical.Storage) ([]trust.PreloadedAccount, error) {
 	var accounts []trust.PreloadedAccount
-	for id, err := range b.chain.source(s).All(ctx) {
+	for id, err := range b.chain.Source(s).All(ctx) {
 		if err != nil {
 			return nil, err
 		}
-		wanted, err := b.chain.want(ctx, s, id)
+		accountJWT, err := b.chain.AccountJWT(ctx, s, id)
 		if err != nil {
 			return nil, err
 		}
-		if wanted != nil {
-			accounts = append(accounts, trust.PreloadedAccount{ID: id, JWT: wanted.jwt})
+		if accountJWT != "" {
+			accounts = append(accounts, trust.PreloadedAccount{ID: id, JWT: accountJWT})
 		}
 	}
 	return accounts, nil
@@ -126,11 +127,11 @@ func (b *backend) allAccounts(ctx context.Context, s logical.Storage) ([]trust.P
 // accountServerURL is where the mount serves accounts: see path_account_server.go.
 func accountServerURL(vault, mount string) (string, error) {
 	if vault == "" {
-		return "", badField("vault_addr", "is missing: with the resolver url the servers fetch accounts from Vault")
+		return "", fault.In("vault_addr", "is missing: with the resolver url the servers fetch accounts from Vault")
 	}
 	u, err := url.Parse(vault)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.ContainsAny(vault, " \"()") {
-		return "", badField("vault_addr", "is not an http or https URL")
+		return "", fault.In("vault_addr", "is not an http or https URL")
 	}
 	return fmt.Sprintf("%s/v1/%s/jwt/v1/accounts/", strings.TrimSuffix(vault, "/"), strings.Trim(mount, "/")), nil
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
@@ -71,14 +73,14 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	name := d.Get("role").(string)
 	if name != strings.ToLower(name) {
 		// A policy for the role's own path does not hold for this one.
-		return answer(badField("role", "%q is not in lower case", name))
+		return answer(fault.In("role", "%q is not in lower case", name))
 	}
 	role, err := b.role(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
 	if role == nil {
-		return answer(&fieldError{Fault: fmt.Sprintf("role %q could not be found", name)})
+		return answer(fault.New("role %q could not be found", name))
 	}
 	bound, err := b.identifyCaller(ctx, req, d, role, now)
 	if err != nil {
@@ -126,12 +128,12 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 	token := d.Get("jwt").(string)
 	if role.entry.RoleType == roles.TypeVault {
 		if token != "" {
-			return nil, badField("jwt", "is given, but role %q is of type vault: its identity is the caller's Vault entity", role.name)
+			return nil, fault.In("jwt", "is given, but role %q is of type vault: its identity is the caller's Vault entity", role.name)
 		}
 		return b.bindEntity(req, role)
 	}
 	if token == "" {
-		return nil, badField("jwt", "is missing: role %q takes the tokens of issuer %q", role.name, role.entry.Issuer)
+		return nil, fault.In("jwt", "is missing: role %q takes the tokens of issuer %q", role.name, role.entry.Issuer)
 	}
 	bound, err := b.identify(ctx, req, role, token, now)
 	if err != nil {
@@ -144,7 +146,7 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 // token: its alias must be one of the caller's entity on this mount.
 func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) error {
 	if req.EntityID == "" {
-		return badField("jwt", "cannot be used with this Vault token, which has no entity")
+		return fault.In("jwt", "cannot be used with this Vault token, which has no entity")
 	}
 	entity, err := b.System().EntityInfo(req.EntityID)
 	if err != nil {
@@ -154,7 +156,7 @@ func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) er
 	if entity == nil || !slices.ContainsFunc(entity.Aliases, func(alias *logical.Alias) bool {
 		return alias.MountAccessor == req.MountAccessor && strings.ToLower(alias.Name) == name
 	}) {
-		return badField("jwt", "is of %q, which is not the workload that the Vault token belongs to", bound.Alias)
+		return fault.In("jwt", "is of %q, which is not the workload that the Vault token belongs to", bound.Alias)
 	}
 	return nil
 }
@@ -165,7 +167,7 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 		return nil, err
 	}
 	if req.EntityID == "" {
-		return nil, &fieldError{Fault: fmt.Sprintf("role %q is for Vault entities, and this Vault token has none", role.name)}
+		return nil, fault.New("role %q is for Vault entities, and this Vault token has none", role.name)
 	}
 	caller, err := b.entity(req.EntityID)
 	if err != nil {
@@ -173,7 +175,7 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	}
 	bound, err := role.compiled.BindEntity(*caller)
 	if err != nil {
-		return nil, &fieldError{Fault: fmt.Sprintf("error validating the caller's entity: %s", err)}
+		return nil, fault.New("error validating the caller's entity: %s", err)
 	}
 	return bound, nil
 }
@@ -185,7 +187,7 @@ func (b *backend) entity(id string) (*roles.Entity, error) {
 		return nil, fmt.Errorf("looking up the entity: %w", err)
 	}
 	if entity == nil {
-		return nil, &fieldError{Fault: "the Vault entity does not exist"}
+		return nil, fault.New("%s", "the Vault entity does not exist")
 	}
 	if entity.Disabled {
 		return nil, logical.ErrPermissionDenied
@@ -231,8 +233,8 @@ func (b *backend) revokeCreds(ctx context.Context, req *logical.Request, _ *fram
 		return nil, nil
 	}
 	// What was issued later for the same key has a lease of its own.
-	wanted := revocation{User: user.publicKey, At: user.issued.Unix(), Until: user.expires.Unix()}
-	return nil, b.revoke(ctx, req.Storage, user.accountPublicKey, wanted)
+	wanted := chain.Revocation{User: user.publicKey, At: user.issued.Unix(), Until: user.expires.Unix()}
+	return nil, b.chain.Revoke(ctx, req.Storage, user.accountPublicKey, wanted, true)
 }
 
 // leased is what a lease keeps of its user: nothing that is secret.

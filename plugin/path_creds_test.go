@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -37,7 +38,7 @@ func newCredsMount(t *testing.T) *credsMount {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
 	m := &credsMount{
-		chainMount: &chainMount{t: t, storage: newCountingStorage(), servers: map[string]string{}},
+		chainMount: &chainMount{t: t, storage: storetest.New(), servers: map[string]string{}},
 		system: &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, EntityVal: &logical.Entity{
 			ID: entityID, Name: "ann", Metadata: map[string]string{"team": "shop"},
 			Aliases: []*logical.Alias{{MountAccessor: mountAccessor, Name: "runner", Metadata: map[string]string{"project": "stale"}}},
@@ -297,10 +298,10 @@ func TestALeaseThatEndsWithItsJWTCostsNothing(t *testing.T) {
 	m.role("dev", nil)
 	secret := m.lease("dev", map[string]any{"jwt": m.token(nil)}).Secret
 	secret.InternalData["expires"] = time.Now().Unix()
-	before := m.storage.all()
+	before := m.storage.All()
 	_, err := m.handle(logical.RevokeOperation, secret)
 	require.NoError(t, err)
-	require.Equal(t, before, m.storage.all(), "storage was used")
+	require.Equal(t, before, m.storage.All(), "storage was used")
 }
 
 func TestALeaseThatIsRevokedEarlyRevokesItsUser(t *testing.T) {
@@ -311,20 +312,20 @@ func TestALeaseThatIsRevokedEarlyRevokesItsUser(t *testing.T) {
 	m.deliverPending()
 	_, err := m.handle(logical.RevokeOperation, resp.Secret)
 	require.NoError(t, err)
-	require.NotEmpty(t, keysBelow(t, m.storage, pendingPrefix), "it is delivered, and after a crash too")
+	require.NotEmpty(t, storetest.KeysBelow(t, m.storage, "pending/"), "it is delivered, and after a crash too")
 	claims := accountClaims(t, m.read("jwt/orders")["jwt"])
 	require.True(t, claims.IsClaimRevoked(user))
 
 	// Vault may ask twice, and a failure is told so that it does.
-	m.storage.failOn(func(operation, key string) bool { return operation == "put" })
+	m.storage.FailOn(func(operation, key string) bool { return operation == "put" })
 	_, err = m.handle(logical.RevokeOperation, resp.Secret)
-	require.ErrorIs(t, err, errStorage)
-	m.storage.failOn(nil)
+	require.ErrorIs(t, err, storetest.ErrStorage)
+	m.storage.FailOn(nil)
 	_, err = m.handle(logical.RevokeOperation, resp.Secret)
 	require.NoError(t, err)
 	revoked := m.read("jwt/orders/revoke")["revocations"].([]map[string]any)
 	require.Len(t, revoked, 1)
-	require.Equal(t, map[string]any{"user_public_key": user.Subject, "before": rfc3339(user.IssuedAt), "until": rfc3339(user.Expires)}, revoked[0])
+	require.Equal(t, map[string]any{"user_public_key": user.Subject, "before": rfc3339(time.Unix(user.IssuedAt, 0)), "until": rfc3339(time.Unix(user.Expires, 0))}, revoked[0])
 }
 
 func TestALaterLeaseForTheSameKeyOutlivesARevokedOne(t *testing.T) {

@@ -7,10 +7,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-)
 
-// usesUser lists users under their account, as roles are: see uses.go.
-const usesUser = "account-user"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+)
 
 func (b *backend) pathsJWT() []*framework.Path {
 	return append([]*framework.Path{
@@ -88,7 +87,7 @@ func jwtFields() map[string]*framework.FieldSchema {
 		"name": nameField(),
 		"type": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{typeAccount, typeUser},
+			AllowedValues: []any{chain.TypeAccount, chain.TypeUser},
 			Description:   `"account" or "user". Needed to create one.`,
 		},
 		"config": {
@@ -126,7 +125,7 @@ func jwtFields() map[string]*framework.FieldSchema {
 		},
 		"signing_key": {
 			Type:        framework.TypeString,
-			Description: `Name of the account's key that signs the user. Default: "` + defaultKey + `".`,
+			Description: `Name of the account's key that signs the user. Default: "` + chain.DefaultKey + `".`,
 		},
 		"ttl": {
 			Type:        framework.TypeDurationSecond,
@@ -167,8 +166,7 @@ func jwtResponse() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) jwtExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	entry, err := req.Storage.Get(ctx, namedPrefix+d.Get("name").(string))
-	return entry != nil, err
+	return b.chain.Exists(ctx, req.Storage, d.Get("name").(string))
 }
 
 const jwtHelp = `

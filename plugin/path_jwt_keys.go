@@ -2,18 +2,16 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/nats-io/jwt/v2"
 
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
 func (b *backend) pathsJWTKeys() []*framework.Path {
@@ -22,7 +20,7 @@ func (b *backend) pathsJWTKeys() []*framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "signing-key"},
 		Fields: map[string]*framework.FieldSchema{
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the account."},
-			"key":  {Type: framework.TypeString, Required: true, Description: `Name of the signing key. "` + defaultKey + `" signs logins.`},
+			"key":  {Type: framework.TypeString, Required: true, Description: `Name of the signing key. "` + chain.DefaultKey + `" signs logins.`},
 			"seed": {
 				Type:         framework.TypeString,
 				Description:  `Seed (SA...) of the key. It is not shown again. Default: a new key.`,
@@ -66,144 +64,61 @@ func signingKeyResponse() map[string]*framework.FieldSchema {
 	}
 }
 
-// changeKeys stores what change makes of an account's keys, delivers it, and
-// answers with the key of that name, if there is one then.
-func (b *backend) changeKeys(ctx context.Context, s logical.Storage, name, key string, change func(*namedEntry) error) (*logical.Response, error) {
-	if err := checkName("name", name); err != nil {
-		return answer(err)
-	}
-	var after *namedEntry
-	err := b.chain.changeAccount(ctx, s, name, func(entry *namedEntry) error {
-		after = entry
-		return change(entry)
-	})
-	if errors.Is(err, errNoAccount) {
-		err = badField("name", "%q is not an account", name)
-	}
-	if err != nil {
-		return answer(err)
-	}
-	var resp *logical.Response
-	if k := after.key(key); k != nil {
-		data, err := k.response()
-		if err != nil {
+// keyAnswer shows the key of that name, if the changed account has one, once the
+// account is delivered.
+func (b *backend) keyAnswer(ctx context.Context, s logical.Storage, account *chain.Named, key string) (*logical.Response, error) {
+	resp := &logical.Response{}
+	if k := account.Key(key); k != nil {
+		var err error
+		if resp.Data, err = signingKeyData(*k); err != nil {
 			return nil, err
 		}
-		resp = &logical.Response{Data: data}
 	}
-	if after.External {
-		return resp, nil
+	if account.Delivers() {
+		resp.Warnings = b.delivered(ctx, s, account.PublicKey)
 	}
-	for _, warning := range b.deliver(ctx, s, after.PublicKey) {
-		if resp == nil {
-			resp = &logical.Response{}
-		}
-		resp.AddWarning(warning)
+	if resp.Data == nil && len(resp.Warnings) == 0 {
+		return nil, nil
 	}
 	return resp, nil
 }
 
+// keyNames are the names of the account and of its key, and of the latter only
+// that it is one where it may be new.
+func keyNames(d *framework.FieldData) (account, key string, err error) {
+	account, key = d.Get("name").(string), d.Get("key").(string)
+	return account, key, fault.CheckName("name", account)
+}
+
 func (b *backend) writeKey(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, keyName := d.Get("name").(string), d.Get("key").(string)
-	if err := checkName("key", keyName); err != nil {
+	name, key, err := keyNames(d)
+	if err == nil {
+		err = fault.CheckName("key", key)
+	}
+	if err != nil {
 		return answer(err)
 	}
-	return b.changeKeys(ctx, req.Storage, name, keyName, func(entry *namedEntry) error {
-		return entry.putKey(keyName, d, time.Now())
-	})
-}
-
-// putKey adds the key, or changes the scope of the one of that name.
-func (e *namedEntry) putKey(name string, d *framework.FieldData, now time.Time) error {
-	seed := strings.TrimSpace(d.Get("seed").(string))
-	scope, err := e.scopeOf(d, name)
+	account, err := b.chain.PutKey(ctx, req.Storage, name, key, strings.TrimSpace(d.Get("seed").(string)), d.Get("config").(string))
 	if err != nil {
-		return err
+		return answer(err)
 	}
-	if present := e.key(name); present != nil {
-		if seed != "" && seed != present.Seed {
-			return badField("seed", "is that of another key than %q has: rotate it at jwt/:name/rotate", name)
-		}
-		if (present.Scope == nil) != (scope == nil) {
-			return badField("config", "cannot make a plain key scoped or a scoped one plain: users signed with it would be cut off; use another name")
-		}
-		present.Scope = scope
-		return nil
-	}
-	if seed == "" && e.External {
-		return badField("seed", "is missing: someone else operates the account's NATS, so its keys are made there")
-	}
-	added, err := newSigningKey(name, now.Unix())
-	if err != nil {
-		return err
-	}
-	if seed != "" {
-		key, err := trust.ParseSeed(trust.Account, seed)
-		if err != nil {
-			return badField("seed", "%s", err)
-		}
-		if e.hasKey(key.Public()) {
-			return badField("seed", "is that of a key that the account has already")
-		}
-		added.PublicKey, added.Seed = key.Public(), key.Seed()
-		e.ForeignUsers = true
-	}
-	added.Scope = scope
-	e.Keys = append(e.Keys, added)
-	e.forgetListed(added.PublicKey)
-	return nil
-}
-
-// forgetListed takes a key that the mount has from now on out of those that the
-// account's config lists.
-func (e *namedEntry) forgetListed(public string) {
-	if _, listed := e.Claims.SigningKeys[public]; !listed {
-		return
-	}
-	claims := *e.Claims
-	claims.SigningKeys = jwt.SigningKeys{}
-	for key, scope := range e.Claims.SigningKeys {
-		if key != public {
-			claims.SigningKeys[key] = scope
-		}
-	}
-	e.Claims = &claims
-}
-
-// scopeOf reads the scope that was given, nil if there is none.
-func (e *namedEntry) scopeOf(d *framework.FieldData, name string) (*jwt.UserScope, error) {
-	config, ok := d.GetOk("config")
-	if !ok || config == "" {
-		return nil, nil
-	}
-	if name == defaultKey && !e.External {
-		return nil, badField("config", "cannot be given for %q, which signs logins with the permissions of their roles", name)
-	}
-	scope, err := trust.ParseScope([]byte(config.(string)))
-	if err != nil {
-		return nil, badField("config", "%s", err)
-	}
-	scope.Key = ""
-	if scope.Role == "" {
-		scope.Role = name
-	}
-	return scope, nil
+	return b.keyAnswer(ctx, req.Storage, account, key)
 }
 
 func (b *backend) readKey(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	name, keyName, err := keyNames(d)
+	if err != nil {
 		return answer(err)
 	}
-	entry, err := readNamed(ctx, req.Storage, name)
-	if entry == nil || err != nil {
+	account, err := b.chain.Named(ctx, req.Storage, name)
+	if account == nil || err != nil {
 		return nil, err
 	}
-	key := entry.key(d.Get("key").(string))
+	key := account.Key(keyName)
 	if key == nil {
 		return nil, nil
 	}
-	data, err := key.response()
+	data, err := signingKeyData(*key)
 	if err != nil {
 		return nil, err
 	}
@@ -211,14 +126,15 @@ func (b *backend) readKey(ctx context.Context, req *logical.Request, d *framewor
 }
 
 func (b *backend) deleteKey(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	keyName := d.Get("key").(string)
-	return b.changeKeys(ctx, req.Storage, d.Get("name").(string), keyName, func(entry *namedEntry) error {
-		if key := entry.key(keyName); key != nil && key.Role != "" {
-			return badField("key", "%q belongs to role %q: delete that", keyName, key.Role)
-		}
-		entry.Keys = slices.DeleteFunc(entry.Keys, func(key signingKey) bool { return key.Name == keyName })
-		return nil
-	})
+	name, key, err := keyNames(d)
+	if err != nil {
+		return answer(err)
+	}
+	account, err := b.chain.DeleteKey(ctx, req.Storage, name, key)
+	if err != nil {
+		return answer(err)
+	}
+	return b.keyAnswer(ctx, req.Storage, account, key)
 }
 
 func (b *backend) pathJWTRotate() *framework.Path {
@@ -227,7 +143,7 @@ func (b *backend) pathJWTRotate() *framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "signing-key"},
 		Fields: map[string]*framework.FieldSchema{
 			"name": {Type: framework.TypeString, Required: true, Description: "Name of the account."},
-			"key":  {Type: framework.TypeString, Default: defaultKey, Description: `Name of the signing key. Default: "` + defaultKey + `".`},
+			"key":  {Type: framework.TypeString, Default: chain.DefaultKey, Description: `Name of the signing key. Default: "` + chain.DefaultKey + `".`},
 			"seed": {
 				Type:         framework.TypeString,
 				Description:  `Seed (SA...) of the key that comes. It is not shown again. Default: a new key.`,
@@ -251,7 +167,10 @@ func (b *backend) pathJWTRotate() *framework.Path {
 }
 
 func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, keyName := d.Get("name").(string), d.Get("key").(string)
+	name, key, err := keyNames(d)
+	if err != nil {
+		return answer(err)
+	}
 	overlap, err := b.limits.longestLife(ctx, req.Storage, b.System(), time.Now())
 	if err != nil {
 		return nil, err
@@ -259,30 +178,15 @@ func (b *backend) rotateJWT(ctx context.Context, req *logical.Request, d *framew
 	if given, ok := d.GetOk("overlap"); ok {
 		overlap = time.Duration(given.(int)) * time.Second
 	}
-	seed := strings.TrimSpace(d.Get("seed").(string))
-	gates := false
-	resp, err := b.changeKeys(ctx, req.Storage, name, keyName, func(entry *namedEntry) error {
-		gates = keyName == defaultKey && entry.hasGatedExports()
-		if entry.External && seed == "" {
-			return badField("seed", "is missing: someone else operates the account's NATS, so its keys are made there")
-		}
-		now := time.Now()
-		if _, err := entry.rotateKey(keyName, seed, now, overlap); err != nil {
-			return err
-		}
-		entry.forgetListed(entry.key(keyName).PublicKey)
-		return nil
-	})
-	if err == nil && gates && !resp.IsError() {
+	account, err := b.chain.RotateKey(ctx, req.Storage, name, key, strings.TrimSpace(d.Get("seed").(string)), overlap)
+	if err != nil {
+		return answer(err)
+	}
+	resp, err := b.keyAnswer(ctx, req.Storage, account, key)
+	if err == nil && key == chain.DefaultKey && account.HasGatedExports() {
 		resp.AddWarning(fmt.Sprintf("activation tokens signed with the former key end with the overlap, and the imports that they are for with them: have new ones made at jwt/%s/activation and write them to the importing accounts", name))
 	}
 	return resp, err
-}
-
-// hasGatedExports reports whether there are exports that take an activation token
-// to import.
-func (e *namedEntry) hasGatedExports() bool {
-	return slices.ContainsFunc(e.Claims.Exports, func(export *jwt.Export) bool { return export.TokenReq })
 }
 
 const keysHelp = `

@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // mostInfo is how many names are listed together with what is behind them,
@@ -21,22 +22,22 @@ const mostInfo = 1000
 
 func (b *backend) readJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
-	entry, err := readNamed(ctx, req.Storage, name)
-	if entry == nil || err != nil {
+	named, err := b.chain.Named(ctx, req.Storage, name)
+	if named == nil || err != nil {
 		return nil, err
 	}
-	data, err := b.jwtAnswer(ctx, req.Storage, name, entry)
+	data, err := b.jwtAnswer(ctx, req.Storage, named)
 	if err != nil {
 		return answer(err)
 	}
-	if err := entry.describe(name, data); err != nil {
+	if err := describeNamed(named, data); err != nil {
 		return nil, err
 	}
-	if entry.Type == typeAccount && !entry.External {
-		pending, err := b.chain.isPending(ctx, req.Storage, entry.PublicKey)
+	if named.Delivers() {
+		pending, err := b.chain.Pending(ctx, req.Storage, named.PublicKey)
 		if err != nil {
 			return nil, err
 		}
@@ -46,31 +47,36 @@ func (b *backend) readJWT(ctx context.Context, req *logical.Request, d *framewor
 }
 
 // jwtAnswer is what writes and reads both answer with.
-func (b *backend) jwtAnswer(ctx context.Context, s logical.Storage, name string, entry *namedEntry) (map[string]any, error) {
-	data := map[string]any{"type": entry.Type, "public_key": entry.PublicKey}
+func (b *backend) jwtAnswer(ctx context.Context, s logical.Storage, named *chain.Named) (map[string]any, error) {
+	data := map[string]any{"type": named.Type, "public_key": named.PublicKey}
 	switch {
-	case entry.Type == typeUser:
-		token, expires, err := b.userJWT(ctx, s, name, entry)
+	case named.Type == chain.TypeUser:
+		now := time.Now()
+		initial, most, err := b.limits.get(ctx, s, b.System(), now)
 		if err != nil {
 			return nil, err
 		}
-		data["jwt"], data["expiration"] = token, expires.UTC().Format(time.RFC3339)
-	case !entry.External:
-		wanted, err := b.chain.want(ctx, s, entry.PublicKey)
+		token, expires, err := b.chain.UserJWT(ctx, s, named, now, initial, most)
 		if err != nil {
 			return nil, err
 		}
-		if wanted == nil {
-			return nil, fmt.Errorf("account %q was deleted meanwhile", name)
+		data["jwt"], data["expiration"] = token, rfc3339(expires)
+	case named.Delivers():
+		accountJWT, err := b.chain.AccountJWT(ctx, s, named.PublicKey)
+		if err != nil {
+			return nil, err
 		}
-		data["jwt"] = wanted.jwt
+		if accountJWT == "" {
+			return nil, fmt.Errorf("account %q was deleted meanwhile", named.Name)
+		}
+		data["jwt"] = accountJWT
 	}
 	return data, nil
 }
 
-// describe adds what only reads answer with.
-func (e *namedEntry) describe(name string, data map[string]any) error {
-	raw, err := e.config()
+// describeNamed adds what only reads answer with.
+func describeNamed(named *chain.Named, data map[string]any) error {
+	raw, err := named.Config()
 	if err != nil {
 		return err
 	}
@@ -81,15 +87,15 @@ func (e *namedEntry) describe(name string, data map[string]any) error {
 		return fmt.Errorf("decoding the stored config: %w", err)
 	}
 	data["config"] = config
-	data["seed_set"] = e.Seed != ""
-	if e.Type == typeUser {
-		data["account"], data["signing_key"], data["ttl"] = e.Account, e.SigningKey, e.TTL
+	data["seed_set"] = named.SeedSet
+	if named.Type == chain.TypeUser {
+		data["account"], data["signing_key"], data["ttl"] = named.Account, named.SigningKey, int64(named.TTL/time.Second)
 		return nil
 	}
-	data["external"], data["nats_name"] = e.External, e.natsName(name)
-	keys := make([]map[string]any, 0, len(e.Keys))
-	for _, key := range e.Keys {
-		shown, err := key.response()
+	data["external"], data["nats_name"] = named.External, named.NATSName
+	keys := make([]map[string]any, 0, len(named.Keys))
+	for _, key := range named.Keys {
+		shown, err := signingKeyData(key)
 		if err != nil {
 			return err
 		}
@@ -99,41 +105,34 @@ func (e *namedEntry) describe(name string, data map[string]any) error {
 	return nil
 }
 
-func (k *signingKey) response() (map[string]any, error) {
-	shown := map[string]any{"name": k.Name, "public_key": k.PublicKey, "state": "signing", "created": rfc3339(k.Created)}
-	if !k.signs() {
-		shown["state"], shown["retires"] = "retiring", rfc3339(k.RetireAt)
+func signingKeyData(key chain.SigningKey) (map[string]any, error) {
+	shown := map[string]any{"name": key.Name, "public_key": key.PublicKey, "state": key.State, "created": rfc3339(key.Created)}
+	if key.State == chain.KeyRetiring {
+		shown["retires"] = rfc3339(key.Retires)
 	}
-	if k.Role != "" {
-		shown["role"] = k.Role
+	if key.Role != "" {
+		shown["role"] = key.Role
 	}
-	if k.Scope == nil {
+	if key.Scope == nil {
 		return shown, nil
 	}
-	scope := *k.Scope
-	scope.Key = k.PublicKey
-	raw, err := trust.ScopeConfig(&scope)
-	if err != nil {
+	var scope map[string]any
+	if err := json.Unmarshal(key.Scope, &scope); err != nil {
 		return nil, err
 	}
-	var object map[string]any
-	if err := json.Unmarshal(raw, &object); err != nil {
-		return nil, err
-	}
-	shown["scope"] = object
+	shown["scope"] = scope
 	return shown, nil
 }
 
 func (b *backend) listJWTs(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	limit := d.Get("limit").(int)
 	if limit < 0 {
-		return answer(badField("limit", "is negative"))
+		return answer(fault.In("limit", "is negative"))
 	}
-	names, err := req.Storage.List(ctx, namedPrefix)
+	names, err := b.chain.Names(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	sort.Strings(names)
 	if after := d.Get("after").(string); after != "" {
 		first, found := slices.BinarySearch(names, after)
 		if found {
@@ -151,29 +150,29 @@ func (b *backend) listJWTs(ctx context.Context, req *logical.Request, d *framewo
 	}
 	info := make(map[string]any, len(names))
 	for _, name := range names {
-		entry, err := readNamed(ctx, req.Storage, name)
+		named, err := b.chain.Named(ctx, req.Storage, name)
 		if err != nil {
 			return nil, err
 		}
-		if entry == nil { // deleted meanwhile
+		if named == nil { // deleted meanwhile
 			continue
 		}
-		if info[name], err = b.jwtInfo(ctx, req.Storage, entry); err != nil {
+		if info[name], err = b.jwtInfo(ctx, req.Storage, named); err != nil {
 			return nil, err
 		}
 	}
 	return logical.ListResponseWithInfo(names, info), nil
 }
 
-func (b *backend) jwtInfo(ctx context.Context, s logical.Storage, entry *namedEntry) (map[string]any, error) {
-	info := map[string]any{"type": entry.Type, "public_key": entry.PublicKey}
+func (b *backend) jwtInfo(ctx context.Context, s logical.Storage, named *chain.Named) (map[string]any, error) {
+	info := map[string]any{"type": named.Type, "public_key": named.PublicKey}
 	switch {
-	case entry.Type == typeUser:
-		info["account"] = entry.Account
-	case entry.External:
+	case named.Type == chain.TypeUser:
+		info["account"] = named.Account
+	case named.External:
 		info["external"] = true
 	default:
-		pending, err := b.chain.isPending(ctx, s, entry.PublicKey)
+		pending, err := b.chain.Pending(ctx, s, named.PublicKey)
 		if err != nil {
 			return nil, err
 		}
@@ -182,79 +181,33 @@ func (b *backend) jwtInfo(ctx context.Context, s logical.Storage, entry *namedEn
 	return info, nil
 }
 
+// deleteJWT keeps roles from coming to depend on an account meanwhile.
 func (b *backend) deleteJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
-	// A user is revoked before it is deleted, so that a crash leaves none that is
-	// gone and let in; and after, for a JWT that a reader was given meanwhile.
-	stored, err := readNamed(ctx, req.Storage, name)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := b.revokeNamedUser(ctx, req.Storage, stored); err != nil {
-		return answer(err)
-	}
-	deleted, err := b.deleteNamed(ctx, req.Storage, name, d.Get("force").(bool))
+	changed, err := b.deleteNamed(ctx, req.Storage, name, d.Get("force").(bool))
 	if err != nil {
 		return answer(err)
 	}
-	changed, err := b.revokeNamedUser(ctx, req.Storage, deleted)
-	if err != nil {
-		return answer(err)
-	}
-	if deleted != nil && deleted.Type == typeAccount && !deleted.External {
-		changed = append(changed, deleted.PublicKey)
-	}
-	warnings := b.deliver(ctx, req.Storage, changed...)
+	warnings := b.delivered(ctx, req.Storage, changed...)
 	if len(warnings) == 0 {
 		return nil, nil
 	}
 	return &logical.Response{Warnings: warnings}, nil
 }
 
-// deleteNamed deletes what has that name and returns what it was, nil if there
-// was none. Roles are kept from coming to depend on it meanwhile.
-func (b *backend) deleteNamed(ctx context.Context, s logical.Storage, name string, force bool) (*namedEntry, error) {
-	b.writing.Lock()
-	defer b.writing.Unlock()
-	b.chain.mu.Lock()
-	defer b.chain.mu.Unlock()
-	entry, err := readNamed(ctx, s, name)
-	if entry == nil || err != nil {
-		return nil, err
-	}
-	if entry.Type == typeUser {
-		if err := b.chain.deleteNamed(ctx, s, name); err != nil {
-			return nil, err
-		}
-		return entry, dropUse(ctx, s, usesUser, entry.Account, name)
-	}
-	operator, err := b.chain.operator(ctx, s)
+func (b *backend) deleteNamed(ctx context.Context, s logical.Storage, name string, force bool) ([]string, error) {
+	longest, err := b.limits.longestLife(ctx, s, b.System(), time.Now())
 	if err != nil {
 		return nil, err
 	}
-	if operator.signs() && operator.entry.SystemAccount == entry.PublicKey {
-		return nil, badField("name", "%q is the system account, which the NATS servers cannot do without", name)
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	roles, err := store.AccountOfRoles.Users(ctx, s, name)
+	if err != nil {
+		return nil, err
 	}
-	if !force {
-		if err := checkUnused(ctx, s, name); err != nil {
-			return nil, err
-		}
-	}
-	return entry, b.chain.deleteAccount(ctx, s, name, entry)
-}
-
-func checkUnused(ctx context.Context, s logical.Storage, name string) error {
-	for _, use := range []struct{ kind, what string }{{usesAccount, "roles"}, {usesUser, "users"}} {
-		names, err := rolesUsing(ctx, s, use.kind, name)
-		if err != nil {
-			return err
-		}
-		if len(names) > 0 {
-			return badField("name", "%q cannot be deleted: %s depend on it (%s); with force=true it is, and they cannot be used", name, use.what, shortList(names))
-		}
-	}
-	return nil
+	return b.chain.Delete(ctx, s, name, chain.Deletion{Roles: roles, Force: force, Longest: longest})
 }

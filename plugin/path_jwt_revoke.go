@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -69,47 +71,11 @@ func (b *backend) pathsJWTRevoke() []*framework.Path {
 	}}
 }
 
-// revocable is an account, and perhaps one user of it.
-type revocable struct {
-	name      string // of the account
-	publicKey string
-	user      string // public key of the named user; empty for the account
-	foreign   bool   // there may be user JWTs that were issued elsewhere
-}
-
-// revocable returns what revocations under a name are about, nil if there is
-// nothing of that name.
-func (b *backend) revocable(ctx context.Context, s logical.Storage, name string) (*revocable, error) {
-	if err := checkName("name", name); err != nil {
-		return nil, err
-	}
-	entry, err := readNamed(ctx, s, name)
-	if entry == nil || err != nil {
-		return nil, err
-	}
-	found := &revocable{name: name}
-	foreignUser := entry.Type == typeUser && entry.mayHaveForeignUsers()
-	if entry.Type == typeUser {
-		found.name, found.user = entry.Account, entry.PublicKey
-		if entry, err = readNamed(ctx, s, entry.Account); err != nil {
-			return nil, err
-		}
-		if entry == nil || entry.Type != typeAccount {
-			return nil, badField("name", "%q is a user of account %q, which does not exist any more", name, found.name)
-		}
-	}
-	if entry.External {
-		return nil, badField("name", "%q is of an account of someone else's NATS: users are revoked where its JWT is made", name)
-	}
-	found.publicKey, found.foreign = entry.PublicKey, foreignUser || entry.mayHaveForeignUsers()
-	return found, nil
-}
-
 func (b *backend) revokeJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	of, err := b.revocable(ctx, req.Storage, name)
 	if err == nil && of == nil {
-		err = badField("name", "%q does not exist", name)
+		err = fault.In("name", "%q does not exist", name)
 	}
 	if err != nil {
 		return answer(err)
@@ -123,28 +89,36 @@ func (b *backend) revokeJWT(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	resp := &logical.Response{Data: data, Warnings: b.deliver(ctx, req.Storage, of.publicKey)}
-	load, err := b.chain.revocationLoad(ctx, req.Storage, of.publicKey)
+	resp := &logical.Response{Data: data, Warnings: b.delivered(ctx, req.Storage, of.Account)}
+	load, err := b.chain.RevocationLoad(ctx, req.Storage, of.Account)
 	if err != nil {
 		return nil, err
 	}
-	data["revocations"], data["revocations_room"] = load.count, load.room
-	if warning := load.warning(); warning != "" {
+	data["revocations"], data["revocations_room"] = load.Count, load.Room
+	if warning := load.Warning(); warning != "" {
 		resp.AddWarning(warning)
 	}
 	return resp, nil
 }
 
+// revocable is the chain's, once the name is known to be one.
+func (b *backend) revocable(ctx context.Context, s logical.Storage, name string) (*chain.Revocable, error) {
+	if err := fault.CheckName("name", name); err != nil {
+		return nil, err
+	}
+	return b.chain.Revocable(ctx, s, name)
+}
+
 // revokeRole replaces the signing key of the role: whom the former one signed is
 // refused from then on.
-func (b *backend) revokeRole(ctx context.Context, s logical.Storage, of *revocable, name string, d *framework.FieldData) error {
+func (b *backend) revokeRole(ctx context.Context, s logical.Storage, of *chain.Revocable, name string, d *framework.FieldData) error {
 	for _, field := range []string{"user_public_key", "everyone", "before", "undo"} {
 		if _, ok := d.GetOk(field); ok {
-			return badField(field, "cannot be given with role: the role's users are revoked by replacing the key that signed them, all of them and for good")
+			return fault.In(field, "cannot be given with role: the role's users are revoked by replacing the key that signed them, all of them and for good")
 		}
 	}
-	if of.user != "" {
-		return badField("role", "is given, but %q is a user", d.Get("name"))
+	if of.User != "" {
+		return fault.In("role", "is given, but %q is a user", d.Get("name"))
 	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -153,20 +127,20 @@ func (b *backend) revokeRole(ctx context.Context, s logical.Storage, of *revocab
 	case err != nil:
 		return err
 	case role == nil:
-		return badField("role", "%q does not exist", name)
-	case role.entry.Account != of.name:
-		return badField("role", "%q is of account %q", name, role.entry.Account)
+		return fault.In("role", "%q does not exist", name)
+	case role.entry.Account != of.Name:
+		return fault.In("role", "%q is of account %q", name, role.entry.Account)
 	case !role.entry.OwnsKey():
-		return badField("role", "%q signs its users with the key of the account, so they cannot be told from those of other roles: "+
+		return fault.In("role", "%q signs its users with the key of the account, so they cannot be told from those of other roles: "+
 			"write signing_key=role to it for the time to come, and now revoke single users, or everyone of the account", name)
 	}
-	return b.chain.replaceRoleKey(ctx, s, of.name, name)
+	return b.chain.ReplaceRoleKey(ctx, s, of.Name, name)
 }
 
 // revokeUsers revokes one user or everyone, or undoes that, and puts into data
 // what is revoked then.
-func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *revocable, d *framework.FieldData, data map[string]any) error {
-	user, err := of.whom(d)
+func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *chain.Revocable, d *framework.FieldData, data map[string]any) error {
+	user, err := whom(of, d)
 	if err != nil {
 		return err
 	}
@@ -178,94 +152,69 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *revoca
 	}
 	if d.Get("undo").(bool) {
 		if given {
-			return badField("before", "cannot be given with undo")
+			return fault.In("before", "cannot be given with undo")
 		}
-		return b.undoRevocation(ctx, s, of.publicKey, user)
+		return b.undoRevocation(ctx, s, of.Account, user)
 	}
 	at := before.(time.Time)
 	switch {
 	case at.After(now):
-		return badField("before", "is in the future: %s", at.UTC().Format(time.RFC3339))
+		return fault.In("before", "is in the future: %s", at.UTC().Format(time.RFC3339))
 	case at.Unix() <= 0:
-		return badField("before", "is before the time when anything was issued: %s", at.UTC().Format(time.RFC3339))
+		return fault.In("before", "is before the time when anything was issued: %s", at.UTC().Format(time.RFC3339))
 	}
-	if err := b.revokeUpTo(ctx, s, of.publicKey, user, at, of.foreign); err != nil {
+	longest, err := b.limits.longestLife(ctx, s, b.System(), now)
+	if err != nil {
+		return err
+	}
+	if err := b.chain.RevokeUpTo(ctx, s, of, user, at, longest); err != nil {
 		return err
 	}
 	// Perhaps it was revoked up to a later time before.
-	revoked, err := b.chain.revocations.get(ctx, s, of.publicKey, user)
+	revoked, err := b.chain.Revocation(ctx, s, of.Account, user)
 	if err == nil {
-		revoked.describe(data)
+		describeRevocation(revoked, data)
 	}
 	return err
 }
 
-// describe adds what is answered about a revocation.
-func (r revocation) describe(data map[string]any) {
-	data["before"] = rfc3339(r.At)
+// describeRevocation adds what is answered about a revocation.
+func describeRevocation(r chain.Revocation, data map[string]any) {
+	data["before"] = rfc3339(time.Unix(r.At, 0))
 	if r.Until != 0 {
-		data["until"] = rfc3339(r.Until)
+		data["until"] = rfc3339(time.Unix(r.Until, 0))
 	}
 }
 
-// revokeUpTo stores the revocation of what was issued to a user, or to everyone,
-// up to a time, until all of that has expired. It is kept until it is undone
-// where something of it may be foreign: what was issued elsewhere may never expire.
-func (b *backend) revokeUpTo(ctx context.Context, s logical.Storage, account, user string, at time.Time, foreign bool) error {
-	longest, err := b.limits.longestLife(ctx, s, b.System(), time.Now())
-	if err != nil {
-		return err
-	}
-	wanted := revocation{User: user, At: at.Unix(), Until: at.Add(longest).Unix() + 1}
-	if foreign {
-		wanted.Until = 0
-	}
-	return b.chain.revocations.add(ctx, s, account, wanted, b.asChange(s, account))
-}
-
-// revokeNamedUser revokes a named user that is about to be deleted, and returns
-// the public key of its account, which is to be delivered. There is nothing to be
-// done for what is not a user, nor where someone else makes the account's JWT.
-func (b *backend) revokeNamedUser(ctx context.Context, s logical.Storage, user *namedEntry) ([]string, error) {
-	if user == nil || user.Type != typeUser {
-		return nil, nil
-	}
-	account, err := readNamed(ctx, s, user.Account)
-	if account == nil || err != nil || account.External {
-		return nil, err
-	}
-	return []string{account.PublicKey}, b.revokeUpTo(ctx, s, account.PublicKey, user.PublicKey, time.Now(), user.mayHaveForeignUsers())
-}
-
-// whom returns the public key that the request is about, everyUser for all.
+// whom returns the public key that the request is about, chain.EveryUser for all.
 // Nobody is the default of an account: a slip must not cut it off.
-func (r *revocable) whom(d *framework.FieldData) (string, error) {
+func whom(of *chain.Revocable, d *framework.FieldData) (string, error) {
 	user, everyone := d.Get("user_public_key").(string), d.Get("everyone").(bool)
 	switch {
-	case r.user != "" && (user != "" || everyone):
-		return "", badField("name", "%q is a user, so user_public_key and everyone have no meaning", d.Get("name"))
-	case r.user != "":
-		return r.user, nil
+	case of.User != "" && (user != "" || everyone):
+		return "", fault.In("name", "%q is a user, so user_public_key and everyone have no meaning", d.Get("name"))
+	case of.User != "":
+		return of.User, nil
 	case everyone && user != "":
-		return "", badField("everyone", "cannot be given with user_public_key")
+		return "", fault.In("everyone", "cannot be given with user_public_key")
 	case everyone:
-		return everyUser, nil
+		return chain.EveryUser, nil
 	case user == "":
-		return "", badField("user_public_key", "is missing: say whom to revoke with user_public_key, role or everyone=true")
+		return "", fault.In("user_public_key", "is missing: say whom to revoke with user_public_key, role or everyone=true")
 	}
 	if err := trust.CheckPublicKey(trust.User, user); err != nil {
-		return "", badField("user_public_key", "%s", err)
+		return "", fault.In("user_public_key", "%s", err)
 	}
 	return user, nil
 }
 
 func (b *backend) undoRevocation(ctx context.Context, s logical.Storage, account, user string) error {
-	removed, err := b.chain.revocations.remove(ctx, s, account, func(r revocation) bool { return r.User == user }, b.asChange(s, account))
-	if err == nil && removed == 0 {
-		if user == everyUser {
-			return badField("everyone", "is not revoked")
+	undone, err := b.chain.UndoRevocation(ctx, s, account, user)
+	if err == nil && !undone {
+		if user == chain.EveryUser {
+			return fault.In("everyone", "is not revoked")
 		}
-		return badField("user_public_key", "%s is not revoked", user)
+		return fault.In("user_public_key", "%s is not revoked", user)
 	}
 	return err
 }
@@ -278,27 +227,27 @@ func (b *backend) readRevoked(ctx context.Context, req *logical.Request, d *fram
 	if of == nil {
 		return nil, nil
 	}
-	live, err := b.chain.revocations.list(ctx, req.Storage, of.publicKey, time.Now())
+	live, err := b.chain.Revocations(ctx, req.Storage, of.Account)
 	if err != nil {
 		return nil, err
 	}
-	if of.user != "" {
-		live = slices.DeleteFunc(live, func(r revocation) bool { return r.User != of.user && r.User != everyUser })
+	if of.User != "" {
+		live = slices.DeleteFunc(live, func(r chain.Revocation) bool { return r.User != of.User && r.User != chain.EveryUser })
 	}
-	slices.SortFunc(live, func(x, y revocation) int {
+	slices.SortFunc(live, func(x, y chain.Revocation) int {
 		return cmp.Or(cmp.Compare(y.At, x.At), strings.Compare(x.User, y.User))
 	})
 	shown := make([]map[string]any, len(live))
 	for i, r := range live {
 		shown[i] = map[string]any{"user_public_key": r.User}
-		r.describe(shown[i])
+		describeRevocation(r, shown[i])
 	}
-	load, err := b.chain.revocationLoad(ctx, req.Storage, of.publicKey)
+	load, err := b.chain.RevocationLoad(ctx, req.Storage, of.Account)
 	if err != nil {
 		return nil, err
 	}
-	resp := &logical.Response{Data: map[string]any{"revocations": shown, "revocations_room": load.room}}
-	if warning := load.warning(); warning != "" {
+	resp := &logical.Response{Data: map[string]any{"revocations": shown, "revocations_room": load.Room}}
+	if warning := load.Warning(); warning != "" {
 		resp.AddWarning(warning)
 	}
 	return resp, nil

@@ -11,6 +11,9 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -30,9 +33,9 @@ func TestAUserIsRevokedByItsKeyAndUndone(t *testing.T) {
 	require.Greater(t, data["revocations_room"], 10000)
 	at := m.revocationsOf("orders")[user]
 	require.GreaterOrEqual(t, at, before)
-	require.Equal(t, rfc3339(at), data["before"])
-	require.Equal(t, rfc3339(at+24*60*60+1), data["until"], "no user JWT lives longer than the mount's maximum lease TTL")
-	require.NotEmpty(t, keysBelow(t, m.storage, pendingPrefix))
+	require.Equal(t, rfc3339(time.Unix(at, 0)), data["before"])
+	require.Equal(t, rfc3339(time.Unix(at+24*60*60+1, 0)), data["until"], "no user JWT lives longer than the mount's maximum lease TTL")
+	require.NotEmpty(t, storetest.KeysBelow(t, m.storage, "pending/"))
 	m.deliverPending()
 	m.requireInStep()
 
@@ -58,7 +61,7 @@ func TestEveryoneIsRevokedUpToATime(t *testing.T) {
 	// A later time takes its place, and an earlier one does not lessen it.
 	m.write("jwt/orders/revoke", map[string]any{"everyone": true, "before": hourAgo.Unix() + 60})
 	data = m.write("jwt/orders/revoke", map[string]any{"everyone": true, "before": hourAgo.Unix()})
-	require.Equal(t, rfc3339(hourAgo.Unix()+60), data["before"])
+	require.Equal(t, rfc3339(hourAgo.Add(time.Minute)), data["before"])
 	require.Equal(t, jwt.RevocationList{jwt.All: hourAgo.Unix() + 60}, m.revocationsOf("orders"))
 
 	m.write("jwt/orders/revoke", map[string]any{"everyone": true, "undo": true})
@@ -207,8 +210,8 @@ func TestVaultsTickForgetsRevocationsThatAreOver(t *testing.T) {
 	m := newAccountMount(t)
 	id, now := m.read("jwt/orders")["public_key"].(string), time.Now().Unix()
 	over, live := newKey(t, trust.User).Public(), newKey(t, trust.User).Public()
-	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: over, At: now - 1000, Until: now - 100}))
-	require.NoError(t, m.revoke(t.Context(), m.storage, id, revocation{User: live, At: now, Until: now + 100}))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: over, At: now - 1000, Until: now - 100}, true))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: live, At: now, Until: now + 100}, true))
 	m.must(logical.RollbackOperation, "", nil)
 	m.restart()
 	require.Equal(t, 1, m.write("jwt/orders/revoke", map[string]any{"user_public_key": live})["revocations"])
@@ -220,18 +223,19 @@ func (m *chainMount) fill(count int) (id string, first int64) {
 	m.t.Helper()
 	id = m.read("jwt/orders")["public_key"].(string)
 	first = time.Now().Unix()
-	var list []revocation
+	var list []chain.Revocation
 	for i := range count {
-		list = append(list, revocation{User: fmt.Sprintf("U%055d", i), At: first + int64(i), Until: first + 1e6})
+		list = append(list, chain.Revocation{User: fmt.Sprintf("U%055d", i), At: first + int64(i), Until: first + 1e6})
 	}
+	// Written as the mount stores them: one by one they would take minutes.
 	for number := 0; len(list) > 0; number++ {
-		size := min(len(list), segmentSize)
-		require.NoError(m.t, writeEntry(m.t.Context(), m.storage, segmentKey(id, number), list[:size]))
+		size := min(len(list), 1000)
+		key := fmt.Sprintf("revoked/%s/%d", id, number)
+		require.NoError(m.t, store.Write(m.t.Context(), m.storage, key, list[:size]))
 		list = list[size:]
+		m.chain.Invalidate(key)
 	}
-	m.chain.revocations.invalidate(segmentKey(id, 0))
-	require.NoError(m.t, m.chain.markPending(m.t.Context(), m.storage, id))
-	m.chain.changed(id)
+	require.NoError(m.t, m.chain.Revoke(m.t.Context(), m.storage, id, chain.Revocation{User: fmt.Sprintf("U%055d", 0), At: first, Until: first + 1e6}, true))
 	return id, first
 }
 
@@ -272,29 +276,29 @@ func TestTheOperatorIsToldWhileThereIsRoomForRevocations(t *testing.T) {
 func TestTheRoomForRevocationsIsWhatFits(t *testing.T) {
 	m := newAccountMount(t)
 	id, first := m.fill(1)
-	load, err := m.chain.revocationLoad(t.Context(), m.storage, id)
+	load, err := m.chain.RevocationLoad(t.Context(), m.storage, id)
 	require.NoError(t, err)
-	m.fill(load.room)
+	m.fill(load.Room)
 	claims := accountClaims(t, m.read("jwt/orders")["jwt"])
-	require.Equal(t, load.room, len(claims.Revocations))
+	require.Equal(t, load.Room, len(claims.Revocations))
 	require.InDelta(t, trust.MaxJWT, len(m.read("jwt/orders")["jwt"].(string)), 20000)
 
 	// Beyond it, everyone who was revoked stays revoked, and those that were
 	// revoked last are still by themselves.
-	m.fill(load.room + 1000)
+	m.fill(load.Room + 1000)
 	claims = accountClaims(t, m.read("jwt/orders")["jwt"])
-	require.Equal(t, newestKept+1, len(claims.Revocations))
-	require.InDelta(t, first+int64(load.room+1000-newestKept)-1, claims.Revocations[jwt.All], 3)
-	for i := range load.room + 1000 {
+	require.Equal(t, 5000+1, len(claims.Revocations))
+	require.InDelta(t, first+int64(load.Room+1000-5000)-1, claims.Revocations[jwt.All], 3)
+	for i := range load.Room + 1000 {
 		user := fmt.Sprintf("U%055d", i)
 		at := max(claims.Revocations[user], claims.Revocations[jwt.All])
 		if at < first+int64(i) {
 			t.Fatalf("%s is not revoked any more", user)
 		}
 	}
-	load, err = m.chain.revocationLoad(t.Context(), m.storage, id)
+	load, err = m.chain.RevocationLoad(t.Context(), m.storage, id)
 	require.NoError(t, err)
-	require.True(t, strings.Contains(load.warning(), "are cut off too, and have to log in again"))
+	require.True(t, strings.Contains(load.Warning(), "are cut off too, and have to log in again"))
 	m.write("role/dev", map[string]any{"account": "orders", "role_type": "vault", "signing_key": "role"})
 }
 
@@ -345,7 +349,7 @@ func TestADeletedUserWhoseKeyCameFromOutsideStaysRevoked(t *testing.T) {
 // requireKept checks that time does not undo the revocation.
 func (m *chainMount) requireKept(account, user string) {
 	m.t.Helper()
-	_, err := m.chain.revocations.prune(m.t.Context(), m.storage, time.Now().AddDate(10, 0, 0))
+	_, err := m.chain.PruneRevocations(m.t.Context(), m.storage, time.Now().AddDate(10, 0, 0))
 	require.NoError(m.t, err)
 	require.Contains(m.t, m.revocationsOf(account), user)
 }
@@ -356,8 +360,8 @@ func TestAJWTReadWhileItsUserIsDeletedIsRevokedToo(t *testing.T) {
 	m := newAccountMount(t)
 	m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})
 	var readAt int64
-	m.storage.failOn(func(operation, key string) bool {
-		if operation == "delete" && key == namedPrefix+"alice" {
+	m.storage.FailOn(func(operation, key string) bool {
+		if operation == "delete" && key == "jwt/alice" {
 			for second := time.Now().Unix(); time.Now().Unix() == second; {
 				runtime.Gosched()
 			}
@@ -367,7 +371,7 @@ func TestAJWTReadWhileItsUserIsDeletedIsRevokedToo(t *testing.T) {
 	})
 	_, err := m.do(logical.DeleteOperation, "jwt/alice", nil)
 	require.NoError(t, err)
-	revoked, err := m.chain.revocations.list(t.Context(), m.storage, m.read("jwt/orders")["public_key"].(string), time.Now())
+	revoked, err := m.chain.Revocations(t.Context(), m.storage, m.read("jwt/orders")["public_key"].(string))
 	require.NoError(t, err)
 	require.Len(t, revoked, 1)
 	require.GreaterOrEqual(t, revoked[0].At, readAt)

@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -270,39 +272,39 @@ func TestAScopedRolesKeyFollowsTheRole(t *testing.T) {
 	m := newAccountMount(t)
 	ctx := t.Context()
 	scope := &jwt.UserPermissionLimits{Permissions: jwt.Permissions{Sub: jwt.Permission{Allow: jwt.StringList{"a"}}}}
-	require.NoError(t, m.chain.setScope(ctx, m.storage, "orders", "ci", scope))
-	opened, err := m.chain.account(ctx, m.storage, "orders")
+	require.NoError(t, m.chain.SetRoleKey(ctx, m.storage, "orders", "ci", scope))
+	opened, err := m.chain.Account(ctx, m.storage, "orders")
 	require.NoError(t, err)
-	signer, err := opened.signer(signerName{"ci", true})
+	signer, err := opened.Signer(chain.SignerName{Role: "ci", Scoped: true})
 	require.NoError(t, err)
 	first := signer.Public()
 	m.deliverPending()
-	require.Equal(t, jwt.StringList{"a"}, accountClaims(t, m.servers[opened.publicKey]).SigningKeys[first].(*jwt.UserScope).Template.Sub.Allow)
+	require.Equal(t, jwt.StringList{"a"}, accountClaims(t, m.servers[opened.PublicKey]).SigningKeys[first].(*jwt.UserScope).Template.Sub.Allow)
 
 	// While a former key of the role is waited out, it has the role's scope too.
 	m.write("jwt/orders/rotate", map[string]any{"key": "role/ci", "overlap": 60})
 	scope.Sub.Allow = jwt.StringList{"b"}
-	require.NoError(t, m.chain.setScope(ctx, m.storage, "orders", "ci", scope))
+	require.NoError(t, m.chain.SetRoleKey(ctx, m.storage, "orders", "ci", scope))
 	keys := accountClaims(t, m.read("jwt/orders")["jwt"]).SigningKeys
 	require.Len(t, keys, 3)
 	require.Equal(t, jwt.StringList{"b"}, keys[first].(*jwt.UserScope).Template.Sub.Allow)
 	m.refuse(logical.DeleteOperation, "jwt/orders/keys/role/ci", nil, `key "role/ci" belongs to role "ci"`)
 
-	require.NoError(t, m.chain.removeScope(ctx, m.storage, "orders", "ci"))
+	require.NoError(t, m.chain.RemoveRoleKeys(ctx, m.storage, "orders", "ci"))
 	require.Len(t, accountClaims(t, m.read("jwt/orders")["jwt"]).SigningKeys, 1)
-	opened, err = m.chain.account(ctx, m.storage, "orders")
+	opened, err = m.chain.Account(ctx, m.storage, "orders")
 	require.NoError(t, err)
-	_, err = opened.signer(signerName{"ci", true})
+	_, err = opened.Signer(chain.SignerName{Role: "ci", Scoped: true})
 	require.ErrorContains(t, err, `"orders" has no signing key of role "ci"`)
-	require.NoError(t, m.chain.removeScope(ctx, m.storage, "gone", "ci"))
+	require.NoError(t, m.chain.RemoveRoleKeys(ctx, m.storage, "gone", "ci"))
 }
 
 func TestAnAccountThatRolesDependOnIsDeletedOnlyByForce(t *testing.T) {
 	m := newAccountMount(t)
-	require.NoError(t, addUse(t.Context(), m.storage, usesAccount, "orders", "ci"))
+	require.NoError(t, store.AccountOfRoles.Add(t.Context(), m.storage, "orders", "ci"))
 	m.refuse(logical.DeleteOperation, "jwt/orders", nil, `name "orders" cannot be deleted: roles depend on it (ci)`)
 	m.must(logical.DeleteOperation, "jwt/orders", map[string]any{"force": true})
-	opened, err := m.chain.account(t.Context(), m.storage, "orders")
+	opened, err := m.chain.Account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
 	require.Nil(t, opened)
 }
@@ -319,31 +321,31 @@ func foreignAccountMount(t *testing.T) *chainMount {
 func TestAScopedRoleUsesAForeignAccountsScopedKey(t *testing.T) {
 	m := foreignAccountMount(t)
 	unlimited := jwt.NewUserScope().Template
-	require.ErrorContains(t, m.chain.setScope(t.Context(), m.storage, "hosted", "ci", &unlimited), `"hosted" has no scoped signing key for role "ci"`)
+	require.ErrorContains(t, m.chain.SetRoleKey(t.Context(), m.storage, "hosted", "ci", &unlimited), `"hosted" has no scoped signing key for role "ci"`)
 	shared, own := newKey(t, trust.Account), newKey(t, trust.Account)
 	m.write("jwt/hosted/keys/default", map[string]any{"seed": shared.Seed(), "config": "{}"})
 	m.write("jwt/hosted/keys/reader", map[string]any{"seed": own.Seed(), "config": "{}"})
 	for role, key := range map[string]*trust.Key{"ci": shared, "reader": own} {
-		require.NoError(t, m.chain.setScope(t.Context(), m.storage, "hosted", role, &unlimited))
-		opened, err := m.chain.account(t.Context(), m.storage, "hosted")
+		require.NoError(t, m.chain.SetRoleKey(t.Context(), m.storage, "hosted", role, &unlimited))
+		opened, err := m.chain.Account(t.Context(), m.storage, "hosted")
 		require.NoError(t, err)
-		signer, err := opened.signer(signerName{role, true})
+		signer, err := opened.Signer(chain.SignerName{Role: role, Scoped: true})
 		require.NoError(t, err)
 		require.Equal(t, key.Public(), signer.Public())
-		_, err = opened.signer(plainSigner)
+		_, err = opened.Signer(chain.PlainSigner)
 		require.ErrorContains(t, err, `"hosted" has only scoped signing keys`)
 	}
 
 	limited := unlimited
 	limited.Pub.Allow = jwt.StringList{"a"}
 	for fault, scope := range map[string]*jwt.UserPermissionLimits{"user_template": &limited, "signing_key": nil} {
-		require.ErrorContains(t, m.chain.setScope(t.Context(), m.storage, "hosted", "ci", scope), fault)
+		require.ErrorContains(t, m.chain.SetRoleKey(t.Context(), m.storage, "hosted", "ci", scope), fault)
 	}
-	require.NoError(t, m.chain.removeScope(t.Context(), m.storage, "hosted", "reader"))
+	require.NoError(t, m.chain.RemoveRoleKeys(t.Context(), m.storage, "hosted", "reader"))
 	require.NotNil(t, m.read("jwt/hosted/keys/reader"), "the key is the account's, not the role's")
 
 	// A plain key is not taken for a scoped one, which nats-server tells apart.
 	plain := foreignAccountMount(t)
 	plain.write("jwt/hosted/keys/default", map[string]any{"seed": shared.Seed()})
-	require.ErrorContains(t, plain.chain.setScope(t.Context(), plain.storage, "hosted", "ci", &unlimited), "has no scoped signing key")
+	require.ErrorContains(t, plain.chain.SetRoleKey(t.Context(), plain.storage, "hosted", "ci", &unlimited), "has no scoped signing key")
 }

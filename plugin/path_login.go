@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
@@ -98,17 +99,17 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 		name = set.DefaultRole
 	}
 	if name == "" {
-		return nil, badField("role", "is missing, and the mount has no default_role")
+		return nil, fault.In("role", "is missing, and the mount has no default_role")
 	}
 	role, err := b.role(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	if role == nil {
-		return nil, &fieldError{Fault: fmt.Sprintf("role %q could not be found", name)}
+		return nil, fault.New("role %q could not be found", name)
 	}
 	if role.entry.RoleType == roles.TypeVault {
-		return nil, badField("role", "%q is of type vault: it serves creds/%s, not login", name, name)
+		return nil, fault.In("role", "%q is of type vault: it serves creds/%s, not login", name, name)
 	}
 	return role, nil
 }
@@ -117,7 +118,7 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 // it, and holds what it says against the role's bindings.
 func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token string, now time.Time) (*roles.Bound, error) {
 	if token == "" {
-		return nil, badField("jwt", "is missing")
+		return nil, fault.In("jwt", "is missing")
 	}
 	if err := checkAddress(req, role); err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func (b *backend) identify(ctx context.Context, req *logical.Request, role *role
 	}
 	bound, err := role.compiled.Bind(identity.Profile(), now)
 	if err != nil {
-		return nil, &fieldError{Fault: fmt.Sprintf("error validating claims: %s", err)}
+		return nil, fault.New("error validating claims: %s", err)
 	}
 	return bound, nil
 }
@@ -157,7 +158,7 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 		b.logUnavailable(err)
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
 	case err != nil:
-		return nil, &fieldError{Fault: fmt.Sprintf("error validating token: %s", err)}
+		return nil, fault.New("error validating token: %s", err)
 	}
 	return identity, nil
 }

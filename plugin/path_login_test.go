@@ -18,6 +18,8 @@ import (
 	natsjwt "github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -79,7 +81,7 @@ func TestWhatAnotherNodeChangedIsReadAnew(t *testing.T) {
 
 	before := m.user().Issuer
 	other.write("jwt/orders/rotate", map[string]any{})
-	m.InvalidateKey(context.Background(), namedPrefix+"orders")
+	m.InvalidateKey(context.Background(), "jwt/orders")
 	require.NotEqual(t, before, m.user().Issuer, "a rotated key signs no more")
 
 	other.write("config", map[string]any{"jwt_validation_pubkeys": newWorkloads(t)[2].publicPEM(t)})
@@ -201,13 +203,13 @@ func TestSavedKeysAreNotTakenOverByAnotherIssuer(t *testing.T) {
 	require.NoError(t, err)
 	m.saveIssuerKeys(m.storage, defaultIssuer, entry, []byte("keys"))
 	m.tasks.group.Wait()
-	require.NotEmpty(t, keysBelow(t, m.storage, issuerKeysPrefix))
+	require.NotEmpty(t, storetest.KeysBelow(t, m.storage, issuerKeysPrefix))
 
 	m.write("config", map[string]any{"jwt_validation_pubkeys": workloads[1].publicPEM(t)})
-	require.Empty(t, keysBelow(t, m.storage, issuerKeysPrefix), "the former issuer's keys stay")
+	require.Empty(t, storetest.KeysBelow(t, m.storage, issuerKeysPrefix), "the former issuer's keys stay")
 	m.saveIssuerKeys(m.storage, defaultIssuer, entry, []byte("late keys"))
 	m.tasks.group.Wait()
-	require.Empty(t, keysBelow(t, m.storage, issuerKeysPrefix), "late keys of the former issuer are stored")
+	require.Empty(t, storetest.KeysBelow(t, m.storage, issuerKeysPrefix), "late keys of the former issuer are stored")
 }
 
 func TestAnIssuerOutageIsToldApartFromARefusal(t *testing.T) {
@@ -239,10 +241,10 @@ func TestAScopedUserIsNeverSignedWithAPlainKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newLoginMount(t, newWorkloads(t)[2])
 			m.write("role/dev", change[0])
-			m.storage.failOn(func(operation, key string) bool { return operation == "put" && key == "role/dev" })
+			m.storage.FailOn(func(operation, key string) bool { return operation == "put" && key == "role/dev" })
 			_, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "role/dev", Data: change[1], Storage: m.storage})
-			require.ErrorIs(t, err, errStorage)
-			m.storage.failOn(nil)
+			require.ErrorIs(t, err, storetest.ErrStorage)
+			m.storage.FailOn(nil)
 			resp, err := m.tryLogin(logical.UpdateOperation, nil)
 			require.True(t, err != nil || resp.IsError(), "a login between the two halves of the change was answered with a user")
 			m.write("role/dev", change[1])
@@ -354,13 +356,14 @@ func (s *barrierStorage) Get(ctx context.Context, key string) (*logical.StorageE
 func TestARoleOfAnAccountThatBecomesTheSystemAccountIssuesNothing(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	m.login()
-	present, err := m.chain.account(t.Context(), m.storage, "orders")
+	present, err := m.chain.Account(t.Context(), m.storage, "orders")
 	require.NoError(t, err)
-	became := *present
-	became.system = true
-	m.chain.accounts.forget("orders")
-	_, err = m.chain.accounts.get(t.Context(), "orders", func(context.Context, string) (*account, error) { return &became, nil })
+	// The operator comes to name it, as a later operator_jwt may.
+	operator, err := store.Read[map[string]any](t.Context(), m.storage, "config")
 	require.NoError(t, err)
+	(*operator)["system_account"] = present.PublicKey
+	require.NoError(t, store.Write(t.Context(), m.storage, "config", operator))
+	m.chain.Invalidate("config")
 	resp, err := m.tryLogin(logical.UpdateOperation, nil)
 	require.NoError(t, err)
 	require.ErrorContains(t, resp.Error(), "allow_system_account")
@@ -417,7 +420,7 @@ func TestAStandbyForwardsWritesAndAnswersLogins(t *testing.T) {
 	require.NoError(t, err)
 	standby := &loginMount{tb: t, storage: m.storage, workload: m.workload, backend: made.(*backend)}
 	t.Cleanup(func() { standby.Cleanup(context.Background()) })
-	m.storage.failOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
+	m.storage.FailOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
 	standby.login()
 	for _, path := range []string{"config", "issuer/a", "role/dev", "jwt/orders", "jwt/orders/rotate", "jwt/orders/revoke", "jwt/orders/keys/k", "config/rotate", "sync"} {
 		_, err := standby.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage, Data: map[string]any{}})
@@ -433,22 +436,22 @@ func TestARoleThatMovesLeavesNoKeyBehind(t *testing.T) {
 			m := newLoginMount(t, newWorkloads(t)[2])
 			m.write("jwt/billing", map[string]any{"type": "account"})
 			m.write("role/dev", map[string]any{"scoped": true, "user_template": `{"pub":{"allow":["a.x"]}}`})
-			m.storage.failOn(func(operation, key string) bool { return operation == "put" && key == namedPrefix+"orders" })
+			m.storage.FailOn(func(operation, key string) bool { return operation == "put" && key == "jwt/orders" })
 			_, err := m.HandleRequest(t.Context(), &logical.Request{
 				Operation: logical.UpdateOperation, Path: "role/dev", Data: map[string]any{"account": "billing"}, Storage: m.storage,
 			})
-			require.ErrorIs(t, err, errStorage)
-			m.storage.failOn(nil)
+			require.ErrorIs(t, err, storetest.ErrStorage)
+			m.storage.FailOn(nil)
 			var operation logical.Operation = logical.UpdateOperation
 			if mend == "a deletion" {
 				operation = logical.DeleteOperation
 			}
 			_, err = m.HandleRequest(t.Context(), &logical.Request{Operation: operation, Path: "role/dev", Data: map[string]any{}, Storage: m.storage})
 			require.NoError(t, err)
-			entry, err := readNamed(t.Context(), m.storage, "orders")
+			account, err := m.chain.Named(t.Context(), m.storage, "orders")
 			require.NoError(t, err)
-			require.Nil(t, entry.key(roleKey("dev")), "the role's key is still in its former account")
-			using, err := rolesUsing(t.Context(), m.storage, usesAccount, "orders")
+			require.Nil(t, account.Key("role/dev"), "the role's key is still in its former account")
+			using, err := store.AccountOfRoles.Users(t.Context(), m.storage, "orders")
 			require.NoError(t, err)
 			require.Empty(t, using)
 		})

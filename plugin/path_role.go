@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/tokenutil"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 func (b *backend) pathsRole() []*framework.Path {
@@ -75,7 +77,7 @@ func (b *backend) pathsRole() []*framework.Path {
 // compile, and its account and issuer exist.
 func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
 
@@ -83,7 +85,7 @@ func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *fr
 	if err != nil {
 		return answer(err)
 	}
-	return written(req, d, append(b.roleWarnings(ready), b.deliver(ctx, req.Storage, accounts...)...)...), nil
+	return written(req, d, append(b.roleWarnings(ready), b.delivered(ctx, req.Storage, accounts...)...)...), nil
 }
 
 // changeRole stores the role as the write makes it. It returns the public keys
@@ -132,12 +134,12 @@ func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, entries
 		if !place.OwnsKey {
 			continue
 		}
-		account, err := b.chain.account(ctx, s, place.Account)
+		account, err := b.chain.Account(ctx, s, place.Account)
 		if err != nil {
 			return nil, err
 		}
-		if account != nil && !slices.Contains(keys, account.publicKey) {
-			keys = append(keys, account.publicKey)
+		if account != nil && !slices.Contains(keys, account.PublicKey) {
+			keys = append(keys, account.PublicKey)
 		}
 	}
 	return keys, nil
@@ -154,21 +156,23 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 			return err
 		}
 		if entry.Account = set.DefaultAccount; entry.Account == "" {
-			return badField("account", "is missing: a role gives users of one account, and the mount has no default_account")
+			return fault.In("account", "is missing: a role gives users of one account, and the mount has no default_account")
 		}
 	}
-	account, err := b.chain.account(ctx, s, entry.Account)
+	account, err := b.chain.Account(ctx, s, entry.Account)
 	if err != nil {
 		return err
 	}
 	if account == nil {
-		return badField("account", "%q does not exist: write it at jwt/%s first", entry.Account, entry.Account)
+		return fault.In("account", "%q does not exist: write it at jwt/%s first", entry.Account, entry.Account)
 	}
-	if account.isSystem() && !entry.AllowSystemAccount {
-		return badField("account", "%q is the system account, whose users see and control all servers; a role of it needs allow_system_account=true", entry.Account)
+	if account.System && !entry.AllowSystemAccount {
+		return fault.In("account", "%q is the system account, whose users see and control all servers; a role of it needs allow_system_account=true", entry.Account)
 	}
-	if account.onlyScoped() && !entry.OwnsKey() {
-		return noPlainKey(account.name)
+	if !entry.OwnsKey() {
+		if err := account.CheckPlain(); err != nil {
+			return err
+		}
 	}
 	return checkLifetimes(entry, b.System().MaxLeaseTTL())
 }
@@ -176,7 +180,7 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 // checkLifetimes refuses what could only be cut at every login.
 func checkLifetimes(entry *roleEntry, most time.Duration) error {
 	if entry.TokenPeriod > most {
-		return badField("token_period", "is %s, more than the mount's maximum lease TTL of %s", entry.TokenPeriod, most)
+		return fault.In("token_period", "is %s, more than the mount's maximum lease TTL of %s", entry.TokenPeriod, most)
 	}
 	for _, limit := range []struct {
 		name string
@@ -187,7 +191,7 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 		{"token_explicit_max_ttl", entry.TokenExplicitMaxTTL},
 	} {
 		if ttl := entry.userTTL(); limit.ttl > 0 && ttl > limit.ttl {
-			return badField("user_ttl", "is %s, more than %s of %s: a NATS user never outlives its token", ttl, limit.name, limit.ttl)
+			return fault.In("user_ttl", "is %s, more than %s of %s: a NATS user never outlives its token", ttl, limit.name, limit.ttl)
 		}
 	}
 	return nil
@@ -200,10 +204,10 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role, stored *roleEntry) error {
 	name, entry := ready.name, ready.entry
 	if stored == nil || stored.place() != entry.place() {
-		if err := addUse(ctx, s, usesAccount, entry.Account, name); err != nil {
+		if err := store.AccountOfRoles.Add(ctx, s, entry.Account, name); err != nil {
 			return err
 		}
-		if err := addUse(ctx, s, usesIssuer, entry.Issuer, name); err != nil {
+		if err := store.IssuerOfRoles.Add(ctx, s, entry.Issuer, name); err != nil {
 			return err
 		}
 		if stored != nil {
@@ -213,8 +217,8 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role,
 	if err := b.giveKey(ctx, s, ready); err != nil {
 		return err
 	}
-	err := writeEntry(ctx, s, rolePrefix+name, entry)
-	b.roles.forget(name)
+	err := store.Write(ctx, s, rolePrefix+name, entry)
+	b.roles.Forget(name)
 	if err != nil || len(entry.Former) == 0 {
 		return err
 	}
@@ -223,8 +227,8 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role,
 	}
 	cleared := *entry
 	cleared.Former = nil
-	err = writeEntry(ctx, s, rolePrefix+name, &cleared)
-	b.roles.forget(name)
+	err = store.Write(ctx, s, rolePrefix+name, &cleared)
+	b.roles.Forget(name)
 	return err
 }
 
@@ -234,17 +238,17 @@ func (b *backend) clearFormer(ctx context.Context, s logical.Storage, name strin
 	present := entry.place()
 	for _, former := range entry.Former {
 		if former.OwnsKey && (!present.OwnsKey || former.Account != present.Account) {
-			if err := b.chain.removeScope(ctx, s, former.Account, name); err != nil {
+			if err := b.chain.RemoveRoleKeys(ctx, s, former.Account, name); err != nil {
 				return err
 			}
 		}
 		if former.Account != present.Account {
-			if err := dropUse(ctx, s, usesAccount, former.Account, name); err != nil {
+			if err := store.AccountOfRoles.Drop(ctx, s, former.Account, name); err != nil {
 				return err
 			}
 		}
 		if former.Issuer != present.Issuer {
-			if err := dropUse(ctx, s, usesIssuer, former.Issuer, name); err != nil {
+			if err := store.IssuerOfRoles.Drop(ctx, s, former.Issuer, name); err != nil {
 				return err
 			}
 		}
@@ -264,7 +268,7 @@ func (b *backend) roleWarnings(r *role) []string {
 
 func (b *backend) readRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
 	entry, err := readRole(ctx, req.Storage, name)
@@ -293,14 +297,14 @@ func (b *backend) listRoles(ctx context.Context, req *logical.Request, _ *framew
 
 func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := checkName("name", name); err != nil {
+	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
 	accounts, err := b.deleteRole(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	return written(req, d, b.deliver(ctx, req.Storage, accounts...)...), nil
+	return written(req, d, b.delivered(ctx, req.Storage, accounts...)...), nil
 }
 
 // deleteRole returns the public keys of the accounts that are to be delivered.
@@ -317,40 +321,22 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 		return nil, err
 	}
 	if stored.OwnsKey() {
-		if err := b.chain.removeScope(ctx, s, stored.Account, name); err != nil {
+		if err := b.chain.RemoveRoleKeys(ctx, s, stored.Account, name); err != nil {
 			return nil, err
 		}
 	}
 	err = s.Delete(ctx, rolePrefix+name)
-	b.roles.forget(name)
+	b.roles.Forget(name)
 	if err != nil {
 		return nil, fmt.Errorf("deleting role %q: %w", name, err)
 	}
-	if err := dropUse(ctx, s, usesAccount, stored.Account, name); err != nil {
+	if err := store.AccountOfRoles.Drop(ctx, s, stored.Account, name); err != nil {
 		return nil, err
 	}
-	if err := dropUse(ctx, s, usesIssuer, stored.Issuer, name); err != nil {
+	if err := store.IssuerOfRoles.Drop(ctx, s, stored.Issuer, name); err != nil {
 		return nil, err
 	}
 	return b.scopedAccounts(ctx, s, stored)
-}
-
-// roleTokenFields are Vault's own parameters of a role's tokens, with the names
-// that they had in older versions of its methods.
-func roleTokenFields() map[string]*framework.FieldSchema {
-	older := func(t framework.FieldType, name string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Description: tokenutil.DeprecationText(name), Deprecated: true}
-	}
-	fields := map[string]*framework.FieldSchema{
-		"policies":    older(framework.TypeCommaStringSlice, "token_policies"),
-		"num_uses":    older(framework.TypeInt, "token_num_uses"),
-		"ttl":         older(framework.TypeDurationSecond, "token_ttl"),
-		"max_ttl":     older(framework.TypeDurationSecond, "token_max_ttl"),
-		"period":      older(framework.TypeDurationSecond, "token_period"),
-		"bound_cidrs": older(framework.TypeCommaStringSlice, "token_bound_cidrs"),
-	}
-	tokenutil.AddTokenFields(fields)
-	return fields
 }
 
 const roleHelp = `

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
@@ -76,9 +77,9 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	if role == nil {
-		return answer(badField("name", "%q is not a role", name))
+		return answer(fault.In("name", "%q is not a role", name))
 	}
-	account, err := b.chain.account(ctx, req.Storage, role.entry.Account)
+	account, err := b.chain.Account(ctx, req.Storage, role.entry.Account)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return answer(err)
 	}
-	preview, err := b.preview(ctx, req, d, role, account.forRoles(), key)
+	preview, err := b.preview(ctx, req, d, role, forRoles(account), key)
 	if err != nil {
 		return answer(err)
 	}
@@ -100,7 +101,7 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 func previewKey(d *framework.FieldData) (string, error) {
 	if public := d.Get("user_public_key").(string); public != "" {
 		if err := trust.CheckPublicKey(trust.User, public); err != nil {
-			return "", badField("user_public_key", "%s", err)
+			return "", fault.In("user_public_key", "%s", err)
 		}
 		return public, nil
 	}
@@ -117,14 +118,14 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 	now := time.Now()
 	if role.entry.RoleType == roles.TypeVault {
 		if hasSample || token != "" {
-			return nil, badField("claims", "and jwt are for roles of an issuer: role %q is of type vault, whose identity is a Vault entity", role.name)
+			return nil, fault.In("claims", "and jwt are for roles of an issuer: role %q is of type vault, whose identity is a Vault entity", role.name)
 		}
 		id := d.Get("entity_id").(string)
 		if id == "" {
 			id = req.EntityID
 		}
 		if id == "" {
-			return nil, badField("entity_id", "is missing: this Vault token has no entity itself")
+			return nil, fault.In("entity_id", "is missing: this Vault token has no entity itself")
 		}
 		entity, err := b.entity(id)
 		if err != nil {
@@ -133,7 +134,7 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 		return role.compiled.PreviewEntity(*entity, account, key), nil
 	}
 	if hasSample == (token != "") {
-		return nil, badField("claims", "or jwt must be given, and not both")
+		return nil, fault.In("claims", "or jwt must be given, and not both")
 	}
 	if hasSample {
 		return role.compiled.Preview(sampleProfile(role, sample.(map[string]any)), account, key, now), nil

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
 const (
@@ -141,7 +142,7 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 	}
 	limit := d.Get("limit").(int)
 	if limit < 1 || limit > syncMaxPage {
-		return answer(badField("limit", "is %d, and has to be between 1 and %d", limit, syncMaxPage))
+		return answer(fault.In("limit", "is %d, and has to be between 1 and %d", limit, syncMaxPage))
 	}
 	page := syncAccounts{backend: b, storage: req.Storage, reconciler: reconciler}
 	switch name := d.Get("account").(string); {
@@ -177,7 +178,7 @@ func (b *backend) deliverySide(ctx context.Context, s logical.Storage) (*deliver
 	if reconciler := b.delivery.running(); reconciler != nil {
 		return reconciler, nil
 	}
-	return nil, badField("", "nothing is delivered: the mount has no operator that can sign and no system account (see config)")
+	return nil, fault.In("", "nothing is delivered: the mount has no operator that can sign and no system account (see config)")
 }
 
 // syncAccounts is one page of the accounts' states.
@@ -200,14 +201,14 @@ type syncAccount struct {
 }
 
 func (p *syncAccounts) one(ctx context.Context, name string) error {
-	account, err := p.chain.account(ctx, p.storage, name)
+	account, err := p.chain.Account(ctx, p.storage, name)
 	if err != nil {
 		return err
 	}
 	if account == nil {
-		return badField("account", "%q is not an account of this mount", name)
+		return fault.In("account", "%q is not an account of this mount", name)
 	}
-	return p.add(ctx, account.publicKey)
+	return p.add(ctx, account.PublicKey)
 }
 
 func (p *syncAccounts) undelivered(ctx context.Context, after string, limit int) error {
@@ -221,9 +222,12 @@ func (p *syncAccounts) undelivered(ctx context.Context, after string, limit int)
 }
 
 func (p *syncAccounts) all(ctx context.Context, after string, limit int) error {
-	ids, err := p.storage.List(ctx, accountIDPrefix)
-	if err != nil {
-		return fmt.Errorf("listing the accounts: %w", err)
+	var ids []string
+	for id, err := range p.chain.Source(p.storage).All(ctx) {
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	begin, found := slices.BinarySearch(ids, after)
@@ -251,21 +255,21 @@ func (p *syncAccounts) add(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	index, err := readEntry[accountIndex](ctx, p.storage, accountIDPrefix+id)
+	name, revoked, err := p.chain.Known(ctx, p.storage, id)
 	if err != nil {
 		return err
 	}
 	account := syncAccount{AccountState: state}
-	if index != nil && state.Wanted != "" {
-		account.Name = index.Name
+	if state.Wanted != "" {
+		account.Name = name
 	}
-	if index != nil && index.Revoked {
-		load, err := p.chain.revocationLoad(ctx, p.storage, id)
+	if revoked {
+		load, err := p.chain.RevocationLoad(ctx, p.storage, id)
 		if err != nil {
 			return err
 		}
-		account.Revocations, account.RevocationsRoom = load.count, load.room
-		if warning := load.warning(); warning != "" {
+		account.Revocations, account.RevocationsRoom = load.Count, load.Room
+		if warning := load.Warning(); warning != "" {
 			p.warnings = append(p.warnings, fmt.Sprintf("%s: %s", account.Name, warning))
 		}
 	}

@@ -97,10 +97,10 @@ func TestSyncPrunesOnlyWhenAsked(t *testing.T) {
 	stray := m.read("jwt/stray")["public_key"].(string)
 
 	// As if the mount had never known it.
-	require.NoError(t, m.storage.Delete(t.Context(), namedPrefix+"stray"))
-	require.NoError(t, m.storage.Delete(t.Context(), accountIDPrefix+stray))
-	m.chain.invalidate(namedPrefix + "stray")
-	m.chain.invalidate(accountIDPrefix + stray)
+	require.NoError(t, m.storage.Delete(t.Context(), "jwt/stray"))
+	require.NoError(t, m.storage.Delete(t.Context(), "account-id/"+stray))
+	m.chain.Invalidate("jwt/stray")
+	m.chain.Invalidate("account-id/" + stray)
 
 	report := m.mustSync(logical.UpdateOperation, nil)
 	require.Equal(t, []any{map[string]any{"account": stray, "pruned": false}}, report["unknown"])

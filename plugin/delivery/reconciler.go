@@ -98,15 +98,16 @@ type Reconciler struct {
 
 // undone is an account that is not known to be delivered.
 type undone struct {
-	wishes   uint64 // how often it was asked for
-	changed  uint64 // the last wish that told of a change, which the source keeps as pending; 0 if none did
-	rewrite  bool   // a server has lost the file
-	waiting  []waiter
-	since    time.Time
-	attempts int
-	next     time.Time // of the next attempt; zero when it is due
-	outcome  outcome   // of the last attempt
-	err      error     // of the last attempt
+	wishes    uint64 // how often it was asked for
+	changed   uint64 // the last wish that told of a change, which the source keeps as pending; 0 if none did
+	attempted uint64 // the last wish that an attempt, which failed, was for
+	rewrite   bool   // a server has lost the file
+	waiting   []waiter
+	since     time.Time
+	attempts  int
+	next      time.Time // of the next attempt; zero when it is due
+	outcome   outcome   // of the last attempt
+	err       error     // of the last attempt
 }
 
 // A waiter is told of the first attempt that begins after it came.
@@ -180,18 +181,31 @@ func (r *Reconciler) Changed(ids ...string) {
 	}
 }
 
-// Deliver does what Changed does, and waits for the first attempt. The error is
-// nil when all ids are delivered; the others are tried again in the background.
+// Deliver does what Changed and then Wait do.
 func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
+	r.hurry(ctx)
+	r.Changed(ids...)
+	return r.attempted(ctx, ids)
+}
+
+// Wait waits for the attempt that Changed asked for, or if that has failed
+// already, for another one, which is made now. The error is nil when all ids are
+// delivered; the others are tried again in the background.
+func (r *Reconciler) Wait(ctx context.Context, ids ...string) error {
+	r.hurry(ctx)
+	return r.attempted(ctx, ids)
+}
+
+func (r *Reconciler) hurry(ctx context.Context) {
 	if r.link != nil {
 		r.link.hurry(ctx)
 	}
+}
+
+func (r *Reconciler) attempted(ctx context.Context, ids []string) error {
 	results := make(chan error, len(ids))
 	for _, id := range ids {
-		r.want(id, func(u *undone) {
-			u.changed = u.wishes
-			u.waiting = append(u.waiting, waiter{u.wishes, func(_ outcome, err error) { results <- err }})
-		})
+		r.await(id, func(_ outcome, err error) { results <- err })
 	}
 	var failures []error
 	for range ids {
@@ -205,6 +219,27 @@ func (r *Reconciler) Deliver(ctx context.Context, ids ...string) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// await has done called once all that the account was asked for has been
+// attempted.
+func (r *Reconciler) await(id string, done func(outcome, error)) {
+	r.mu.Lock()
+	u := r.undone[id]
+	if u == nil {
+		r.mu.Unlock()
+		done(outcome{}, nil)
+		return
+	}
+	again := u.attempted == u.wishes
+	if again {
+		u.wishes++
+	}
+	u.waiting = append(u.waiting, waiter{u.wishes, done})
+	r.mu.Unlock()
+	if again {
+		r.queue.Add(id)
+	}
 }
 
 var errClosed = errors.New("delivery is closed")
@@ -258,7 +293,7 @@ func (r *Reconciler) attempt(id string) {
 		told = append(told, w)
 		return true
 	})
-	u.outcome, u.err = result, err
+	u.outcome, u.err, u.attempted = result, err, wishes
 	if err == nil && u.changed <= wishes {
 		u.changed = 0
 	}

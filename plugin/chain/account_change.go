@@ -1,0 +1,114 @@
+package chain
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// planAccount is the account as the write makes it, checked.
+func (c *Chain) planAccount(ctx context.Context, s logical.Storage, name string, stored *namedEntry, change Change) (*namedEntry, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	given, now := change.accountImport(), time.Now()
+	var entry *namedEntry
+	switch {
+	case given.any() && change.Config != nil:
+		return nil, fault.In("config", "is given with an account that was made elsewhere: import that first, then write its config")
+	case given.any():
+		if entry, err = given.account(name, stored, operator, now); err == nil && stored != nil {
+			err = entry.takePlaceOf(name, stored)
+		}
+	case stored != nil:
+		entry = stored.clone()
+	case !operator.signs():
+		return nil, fault.In("type", "account needs an operator in the mount: write config first; for an account of someone else's NATS give its public_key and signing_seeds")
+	default:
+		entry, err = generateAccount(now)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if change.Config != nil && entry.External {
+		return nil, fault.In("config", "cannot be written: someone else operates the account's NATS")
+	}
+	if change.Config != nil {
+		if err := entry.takeConfig(*change.Config, change.Patch); err != nil {
+			return nil, err
+		}
+	}
+	if stored == nil {
+		err = c.checkNewIdentity(ctx, s, name, entry)
+	} else {
+		err = c.checkWayIn(ctx, s, stored, entry)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry.External {
+		return entry, nil
+	}
+	if given.jwt == "" {
+		if err := c.checkImports(ctx, s, entry); err != nil {
+			return nil, err
+		}
+	}
+	return entry, c.checkAccount(ctx, s, name, entry)
+}
+
+func generateAccount(now time.Time) (*namedEntry, error) {
+	identity, err := trust.Generate(trust.Account)
+	if err != nil {
+		return nil, err
+	}
+	key, err := newSigningKey(DefaultKey, now.Unix())
+	if err != nil {
+		return nil, err
+	}
+	claims, err := trust.ParseAccountConfig([]byte("{}"))
+	if err != nil {
+		return nil, err
+	}
+	return &namedEntry{Type: TypeAccount, PublicKey: identity.Public(), Seed: identity.Seed(), Claims: claims, Keys: []signingKey{key}}, nil
+}
+
+// errNoAccount is returned by changeAccount; its message is for callers who did
+// not check that the account exists.
+var errNoAccount = fault.In("account", "does not exist")
+
+// changeAccount stores what change makes of an account, if it makes a
+// difference.
+func (c *Chain) changeAccount(ctx context.Context, s logical.Storage, name string, change func(*namedEntry) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stored, err := readNamed(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if stored == nil || stored.Type != TypeAccount {
+		return errNoAccount
+	}
+	entry := stored.clone()
+	if err := change(entry); err != nil {
+		return err
+	}
+	if same(stored, entry) {
+		return nil
+	}
+	if err := c.checkWayIn(ctx, s, stored, entry); err != nil {
+		return err
+	}
+	if err := c.checkAccount(ctx, s, name, entry); err != nil {
+		return err
+	}
+	if err := noteRetiring(ctx, s, name, entry); err != nil {
+		return err
+	}
+	return c.storeAccount(ctx, s, name, entry)
+}

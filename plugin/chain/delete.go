@@ -1,0 +1,102 @@
+package chain
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+)
+
+// A Deletion says under which conditions something may be deleted.
+type Deletion struct {
+	Roles   []string      // that depend on an account; the caller keeps others from coming
+	Force   bool          // delete it although roles or users depend on it
+	Longest time.Duration // what a user JWT lives at most
+}
+
+// Delete deletes the account or user of that name, a user after it is revoked,
+// and returns the public keys of the accounts that are changed by that.
+func (c *Chain) Delete(ctx context.Context, s logical.Storage, name string, given Deletion) ([]string, error) {
+	// A user is revoked before it is deleted, so that a crash leaves none that is
+	// gone and let in; and after, for a JWT that a reader was given meanwhile.
+	stored, err := readNamed(ctx, s, name)
+	if stored == nil || err != nil {
+		return nil, err
+	}
+	if _, err := c.revokeNamed(ctx, s, stored, given.Longest); err != nil {
+		return nil, err
+	}
+	deleted, err := c.deleteStored(ctx, s, name, given)
+	if deleted == nil || err != nil {
+		return nil, err
+	}
+	changed, err := c.revokeNamed(ctx, s, deleted, given.Longest)
+	if deleted.Type == TypeAccount && !deleted.External {
+		changed = append(changed, deleted.PublicKey)
+	}
+	return changed, err
+}
+
+// revokeNamed revokes a user that is about to be deleted, and returns the public
+// key of its account. There is nothing to be done for what is not a user, nor
+// where someone else makes the account's JWT.
+func (c *Chain) revokeNamed(ctx context.Context, s logical.Storage, user *namedEntry, longest time.Duration) ([]string, error) {
+	if user.Type != TypeUser {
+		return nil, nil
+	}
+	account, err := readNamed(ctx, s, user.Account)
+	if account == nil || err != nil || account.External {
+		return nil, err
+	}
+	of := &Revocable{Account: account.PublicKey, Foreign: user.mayHaveForeignUsers()}
+	return []string{account.PublicKey}, c.RevokeUpTo(ctx, s, of, user.PublicKey, time.Now(), longest)
+}
+
+// deleteStored deletes what has that name and returns what it was, nil if there
+// was none.
+func (c *Chain) deleteStored(ctx context.Context, s logical.Storage, name string, given Deletion) (*namedEntry, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	entry, err := readNamed(ctx, s, name)
+	if entry == nil || err != nil {
+		return nil, err
+	}
+	if entry.Type == TypeUser {
+		if err := c.dropNamed(ctx, s, name); err != nil {
+			return nil, err
+		}
+		return entry, store.AccountOfUsers.Drop(ctx, s, entry.Account, name)
+	}
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if operator.signs() && operator.entry.SystemAccount == entry.PublicKey {
+		return nil, fault.In("name", "%q is the system account, which the NATS servers cannot do without", name)
+	}
+	if !given.Force {
+		if err := checkUnused(ctx, s, name, given.Roles); err != nil {
+			return nil, err
+		}
+	}
+	return entry, c.deleteAccount(ctx, s, name, entry)
+}
+
+func checkUnused(ctx context.Context, s logical.Storage, name string, roles []string) error {
+	users, err := store.AccountOfUsers.Users(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	for _, use := range []struct {
+		what  string
+		names []string
+	}{{"roles", roles}, {"users", users}} {
+		if len(use.names) > 0 {
+			return fault.In("name", "%q cannot be deleted: %s depend on it (%s); with force=true it is, and they cannot be used", name, use.what, fault.ShortList(use.names))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+)
+
+// CommitOperator carries a plan out and returns the JWTs of the operator and the
+// system account, both empty without an operator. A new system account is stored
+// ahead of the operator that names it, so that a crash in between leaves an
+// account that the next write takes over, and not an operator without.
+func (c *Chain) CommitOperator(ctx context.Context, s logical.Storage, plan *OperatorPlan) (operatorJWT, systemJWT string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	after := plan.after
+	stored, err := c.operator(ctx, s)
+	switch {
+	case err != nil:
+		return "", "", err
+	case stored == nil && plan.before != nil, stored != nil && (plan.before == nil || !same(stored.entry, plan.before)):
+		return "", "", errors.New("the operator was changed meanwhile: try again")
+	}
+	if !after.None && after.SystemAccount == "" {
+		system, err := c.newSystemAccount(ctx, s, after, now)
+		if err != nil {
+			return "", "", err
+		}
+		after.SystemAccount = system.PublicKey
+	}
+	if !after.None {
+		if err := after.sign(now); err != nil {
+			return "", "", err
+		}
+	}
+	if err := c.storePlan(ctx, s, plan, now); err != nil || after.None {
+		return "", "", err
+	}
+	systemJWT, err = c.AccountJWT(ctx, s, after.SystemAccount)
+	return after.JWT, systemJWT, err
+}
+
+// storePlan stores the operator if it is another one. A key that came to sign
+// with a later operator_jwt is a rotation like any.
+func (c *Chain) storePlan(ctx context.Context, s logical.Storage, plan *OperatorPlan, now time.Time) error {
+	switch {
+	case plan.before != nil && same(plan.before, plan.after):
+		return nil
+	case plan.resigns():
+		plan.after.signsSince(now)
+		return c.storeNewSigner(ctx, s, plan.after, now)
+	}
+	return c.storeOperator(ctx, s, plan.after)
+}
+
+// storeOperator stores an operator by whose change no account becomes another.
+func (c *Chain) storeOperator(ctx context.Context, s logical.Storage, after *operatorEntry) error {
+	err := store.Write(ctx, s, operatorEntryKey, after)
+	c.operatorChanged()
+	return err
+}
+
+// storeNewSigner stores an operator whose accounts another key signs: all of them
+// are changed, in the same way as one is (see change). They are marked as pending
+// first, so that a crash in between forgets none. What is delivered meanwhile is
+// of the former key, and does not count for the marker.
+func (c *Chain) storeNewSigner(ctx context.Context, s logical.Storage, after *operatorEntry, now time.Time) error {
+	ids, err := c.markAll(ctx, s, now, func() error { return c.storeOperator(ctx, s, after) })
+	if len(ids) > 0 {
+		c.deliver(context.WithoutCancel(ctx), s, false, ids...)
+	}
+	return err
+}
+
+// markAll marks every account as pending, and returns them, before it writes.
+func (c *Chain) markAll(ctx context.Context, s logical.Storage, now time.Time, write func() error) ([]string, error) {
+	c.versions.Lock()
+	defer c.versions.Unlock()
+	ids, err := store.List(ctx, s, accountIDPrefix)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Write(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
+		return nil, err
+	}
+	c.everyonePending(ids)
+	return ids, write()
+}
+
+// resigns reports whether the accounts of the operator get another signer.
+func (p *OperatorPlan) resigns() bool {
+	return p.before != nil && !p.before.None && p.before.live()[0].PublicKey != p.after.live()[0].PublicKey
+}
+
+// newSystemAccount stores a system account, or takes over the one of a first
+// write that did not get further.
+func (c *Chain) newSystemAccount(ctx context.Context, s logical.Storage, operator *operatorEntry, now time.Time) (*namedEntry, error) {
+	system, err := readNamed(ctx, s, systemAccountName)
+	if err != nil {
+		return nil, err
+	}
+	if system == nil {
+		if system, err = generateSystemAccount(now); err != nil {
+			return nil, err
+		}
+	}
+	if system.Type != TypeAccount || system.External {
+		return nil, fault.In("config", "needs the name %q for the system account, which jwt/%s has: delete it first", systemAccountName, systemAccountName)
+	}
+	of := changeOf{id: system.PublicKey, name: systemAccountName}
+	return system, c.changeUnder(ctx, s, operator, of, func() error { return c.putNamed(ctx, s, systemAccountName, system) })
+}

@@ -1,0 +1,169 @@
+package chain
+
+import (
+	"slices"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// An OperatorImport is an operator made elsewhere, with what of it is given.
+type OperatorImport struct {
+	JWT          string   // the field operator_jwt
+	Seed         string   // operator_seed
+	SigningSeeds []string // operator_signing_seeds
+}
+
+func (g OperatorImport) any() bool { return g.JWT != "" || g.Seed != "" || len(g.SigningSeeds) > 0 }
+
+// operator takes the operator over, or brings the one that was taken over to a
+// later JWT and further keys of it. Identities never change.
+func (g OperatorImport) operator(before *operatorEntry, now time.Time) (*operatorEntry, error) {
+	if before != nil && before.None {
+		before = nil
+	}
+	entry := &operatorEntry{SignedSince: now.Unix()}
+	if before != nil {
+		entry = before.clone()
+	}
+	var former []string
+	if g.JWT != "" {
+		var err error
+		if former, err = entry.takeJWT(g.JWT); err != nil {
+			return nil, err
+		}
+	}
+	if entry.JWT == "" {
+		return nil, fault.In("operator_jwt", "is missing: the seeds of an operator that was made elsewhere need its JWT")
+	}
+	if g.Seed != "" {
+		identity, err := trust.ParseSeed(trust.Operator, g.Seed)
+		if err != nil {
+			return nil, fault.In("operator_seed", "%s", err)
+		}
+		if identity.Public() != entry.PublicKey {
+			return nil, fault.In("operator_seed", "is that of %s, not of operator %s", identity.Public(), entry.PublicKey)
+		}
+		entry.Seed = identity.Seed()
+	}
+	if err := entry.takeSigningSeeds(g.SigningSeeds, former, now); err != nil {
+		return nil, err
+	}
+	if entry.SystemUser != "" {
+		return entry, nil
+	}
+	return entry, entry.addSystemUser()
+}
+
+// An importedJWT is one that was made elsewhere and taken over.
+type importedJWT struct {
+	ID       string `json:"id"`
+	IssuedAt int64  `json:"issued_at"` // Unix time
+}
+
+func asImported(claims *jwt.ClaimsData) *importedJWT {
+	return &importedJWT{ID: claims.ID, IssuedAt: claims.IssuedAt}
+}
+
+// isBefore reports whether a JWT is another and not an older one. What an import
+// that is repeated brings has been taken over, and may have been changed since.
+func (i *importedJWT) isBefore(claims *jwt.ClaimsData) bool {
+	return i == nil || claims.IssuedAt > i.IssuedAt || claims.IssuedAt == i.IssuedAt && claims.ID != i.ID
+}
+
+// takeJWT takes a later JWT over. Of one that is not it returns the signing keys:
+// some of them may be listed no more.
+func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
+	claims, err := trust.DecodeOperator(token)
+	if err != nil {
+		return nil, fault.In("operator_jwt", "%s", err)
+	}
+	switch {
+	case e.PublicKey != "" && claims.Subject != e.PublicKey:
+		return nil, fault.In("operator_jwt", "is that of operator %s: the mount has operator %s, and an operator never changes", claims.Subject, e.PublicKey)
+	case claims.SystemAccount == "":
+		return nil, fault.In("operator_jwt", "names no system account, which accounts are delivered with: nsc edit operator --system-account")
+	case e.SystemAccount != "" && claims.SystemAccount != e.SystemAccount:
+		return nil, fault.In("operator_jwt", "names another system account (%s) than the mount has (%s)", claims.SystemAccount, e.SystemAccount)
+	case claims.Expires != 0 || claims.NotBefore != 0:
+		return nil, fault.In("operator_jwt", "is valid for a limited time only, which the mount could not extend")
+	}
+	if e.Imported == nil && e.JWT != "" { // the mount made the operator
+		own, err := trust.DecodeOperator(e.JWT)
+		if err != nil {
+			return nil, err
+		}
+		e.Imported = asImported(&own.ClaimsData)
+	}
+	if !e.Imported.isBefore(&claims.ClaimsData) {
+		return claims.SigningKeys, nil
+	}
+	e.Imported = asImported(&claims.ClaimsData)
+	e.PublicKey, e.Name, e.JWT, e.SystemAccount, e.Claims = claims.Subject, claims.Name, token, claims.SystemAccount, claims.Operator
+	if len(e.AccountJWTServerURL) == 0 {
+		e.AccountJWTServerURL = usableURLs("nats", "tls", "http", "https")(claims.AccountServerURL)
+	}
+	if len(e.ServiceURL) == 0 {
+		e.ServiceURL = usableURLs("nats", "tls", "ws", "wss")(claims.OperatorServiceURLs...)
+	}
+	// A key that the operator's JWT no longer lists is of no use.
+	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool { return !e.lists(key.PublicKey) })
+	return nil, nil
+}
+
+// usableURLs keeps those that config would take: an imported JWT may have none.
+func usableURLs(schemes ...string) func(...string) []string {
+	return func(urls ...string) []string {
+		return slices.DeleteFunc(slices.Clone(urls), func(u string) bool {
+			return checkURLs("", []string{u}, schemes...) != nil
+		})
+	}
+}
+
+// lists reports whether nats-servers that have the operator's JWT trust the key.
+func (e *operatorEntry) lists(public string) bool {
+	return slices.Contains(e.Claims.SigningKeys, public) || public == e.PublicKey && !e.Claims.StrictSigningKeyUsage
+}
+
+// takeSigningSeeds adds keys in the order in which they are to sign. The
+// identity key signs only where it is all there is. Former keys are passed over
+// where the operator lists them no more.
+func (e *operatorEntry) takeSigningSeeds(seeds, former []string, now time.Time) error {
+	for i, seed := range seeds {
+		key, err := trust.ParseSeed(trust.Operator, seed)
+		if err != nil {
+			return fault.In("operator_signing_seeds", "number %d %s", i+1, err)
+		}
+		if !e.lists(key.Public()) && slices.Contains(former, key.Public()) {
+			continue
+		}
+		if !e.lists(key.Public()) {
+			return fault.In("operator_signing_seeds", "number %d is that of %s, which operator_jwt does not list as a signing key", i+1, key.Public())
+		}
+		e.addKey(key, now)
+	}
+	if len(e.live()) > 0 {
+		return nil
+	}
+	if e.Seed == "" {
+		return fault.In("operator_signing_seeds", "is missing: accounts are signed with a signing key of the operator")
+	}
+	if e.Claims.StrictSigningKeyUsage {
+		return fault.In("operator_signing_seeds", "is missing: the operator has strict_signing_key_usage, so its identity key cannot sign accounts")
+	}
+	identity, err := trust.ParseSeed(trust.Operator, e.Seed)
+	if err != nil {
+		return err
+	}
+	e.addKey(identity, now)
+	return nil
+}
+
+func (e *operatorEntry) addKey(key *trust.Key, now time.Time) {
+	if !slices.ContainsFunc(e.Keys, func(k operatorKey) bool { return k.PublicKey == key.Public() }) {
+		e.Keys = append(e.Keys, operatorKey{PublicKey: key.Public(), Seed: key.Seed(), Created: now.Unix()})
+	}
+}

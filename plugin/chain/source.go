@@ -1,0 +1,274 @@
+package chain
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/delivery"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
+)
+
+// DeliverySettings are what the way to the servers depends on.
+type DeliverySettings struct {
+	serverURLs, serviceURLs []string
+	tls                     delivery.TLS
+	systemAccount           string // public key
+}
+
+// DeliverySettings returns nil where nothing can be delivered: without an
+// operator, or while an imported one's system account is not in the mount.
+func (c *Chain) DeliverySettings(ctx context.Context, s logical.Storage) (*DeliverySettings, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil || !operator.signs() {
+		return nil, err
+	}
+	e := operator.entry
+	index, err := readIndex(ctx, s, e.SystemAccount)
+	if index == nil || err != nil {
+		return nil, err
+	}
+	return &DeliverySettings{
+		serverURLs:    e.AccountJWTServerURL,
+		serviceURLs:   e.ServiceURL,
+		tls:           delivery.TLS{CA: e.CAPEM, Cert: e.ClientCertPEM, Key: e.ClientKeyPEM},
+		systemAccount: e.SystemAccount,
+	}, nil
+}
+
+// DeliveryConfig is how delivery reaches the servers. Its functions use the keys
+// of the moment in which they are called.
+func (c *Chain) DeliveryConfig(s logical.Storage, settings *DeliverySettings) delivery.Config {
+	return delivery.Config{
+		ServerURLs:  settings.serverURLs,
+		ServiceURLs: settings.serviceURLs,
+		TLS:         settings.tls,
+		Logger:      c.logger.Named("delivery"),
+		User: func() (string, func([]byte) ([]byte, error), error) {
+			return c.systemUser(context.Background(), s)
+		},
+		DeleteToken: func(id string) (string, error) {
+			operator, err := c.operator(context.Background(), s)
+			if err != nil {
+				return "", err
+			}
+			return trust.EncodeDeletion(operator.signing, []string{id}, time.Now().Unix())
+		},
+		Farewell: func(id string, expires time.Time) (string, error) {
+			return c.farewell(context.Background(), s, id, expires)
+		},
+	}
+}
+
+// farewell is the last JWT of an account that is removed: nobody may connect,
+// and whoever is connected was issued before it.
+func (c *Chain) farewell(ctx context.Context, s logical.Storage, id string, expires time.Time) (string, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	issued := time.Now().Unix()
+	index, err := readIndex(ctx, s, id)
+	if err != nil {
+		return "", err
+	}
+	if index != nil {
+		issued = max(issued, index.at(operator.entry))
+	}
+	return trust.EncodeFarewell(operator.signing, id, issued, expires.Unix())
+}
+
+// Source shows delivery the accounts in storage.
+func (c *Chain) Source(s logical.Storage) delivery.Source { return &chainSource{c, s} }
+
+type chainSource struct {
+	chain   *Chain
+	storage logical.Storage
+}
+
+// Wanted waits for a change that is under way, so that what is delivered is the
+// account before it or after it, and never both under one time of issue.
+func (c *chainSource) Wanted(ctx context.Context, id string) (string, bool, error) {
+	for {
+		marks := c.chain.marksOf(id)
+		if err := c.chain.settled(ctx, id); err != nil {
+			return "", false, err
+		}
+		wanted, err := c.chain.want(ctx, c.storage, id)
+		switch {
+		case err != nil:
+			return "", false, err
+		case c.chain.changedSince(id, marks):
+			continue
+		case wanted == nil:
+			return "", false, nil
+		}
+		return wanted.jwt, true, nil
+	}
+}
+
+// All yields the accounts of the mount, and those whose removal is pending.
+func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		ids, err := c.storage.List(ctx, accountIDPrefix)
+		if err != nil {
+			yield("", fmt.Errorf("listing the accounts: %w", err))
+			return
+		}
+		for _, id := range ids {
+			if !yield(id, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Pending lists the accounts with a marker, or all if all of them are pending.
+func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
+	all, err := c.storage.Get(ctx, pendingAllKey)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", pendingAllKey, err)
+	}
+	prefix := pendingPrefix
+	if all != nil {
+		prefix = accountIDPrefix
+	}
+	ids, err := c.storage.List(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the pending accounts: %w", err)
+	}
+	if all != nil {
+		c.chain.everyonePending(ids)
+	}
+	return ids, nil
+}
+
+// removedMarker says when the servers had dropped an account.
+type removedMarker struct {
+	At int64 `json:"at"` // Unix time
+}
+
+// Removed lists the accounts that the servers dropped of late, and forgets those
+// of longer ago.
+func (c *chainSource) Removed(ctx context.Context) ([]string, error) {
+	ids, err := c.storage.List(ctx, removedPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the removed accounts: %w", err)
+	}
+	oldest := time.Now().Add(-delivery.RememberRemoved).Unix()
+	var recent []string
+	for _, id := range ids {
+		marker, err := store.Read[removedMarker](ctx, c.storage, removedPrefix+id)
+		switch {
+		case err != nil:
+			return nil, err
+		case marker == nil:
+		case marker.At >= oldest:
+			recent = append(recent, id)
+		default:
+			if err := c.storage.Delete(ctx, removedPrefix+id); err != nil {
+				return nil, fmt.Errorf("deleting %s: %w", removedPrefix+id, err)
+			}
+		}
+	}
+	return recent, nil
+}
+
+// Delivered drops the marker, unless the account has changed since that JWT was
+// made or is being changed right now.
+func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) error {
+	c.chain.versions.Lock()
+	defer c.chain.versions.Unlock()
+	// A rotation holds the lock too, so this is the operator of the marker.
+	operator, err := c.chain.operator(ctx, c.storage)
+	if err != nil || !operator.signs() {
+		return err
+	}
+	if c.chain.isWriting(id) {
+		return nil
+	}
+	index, err := readIndex(ctx, c.storage, id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case index != nil && accountJWT != "":
+		issued, err := issuedAt(accountJWT)
+		if err != nil {
+			return err
+		}
+		if issued != index.at(operator.entry) {
+			return nil
+		}
+	case index != nil:
+		gone, err := c.isGone(ctx, id, index)
+		if err != nil || !gone {
+			return err
+		}
+		if err := store.Write(ctx, c.storage, removedPrefix+id, removedMarker{At: time.Now().Unix()}); err != nil {
+			return err
+		}
+		if err := c.storage.Delete(ctx, accountIDPrefix+id); err != nil {
+			return fmt.Errorf("deleting %s: %w", accountIDPrefix+id, err)
+		}
+	case accountJWT != "":
+		return nil // it was deleted meanwhile
+	}
+	if err := c.storage.Delete(ctx, pendingPrefix+id); err != nil {
+		return fmt.Errorf("deleting %s: %w", pendingPrefix+id, err)
+	}
+	return c.chain.oneDelivered(ctx, c.storage, id)
+}
+
+// isGone reports whether an account that has an index has no entry any more.
+func (c *chainSource) isGone(ctx context.Context, id string, index *accountIndex) (bool, error) {
+	entry, err := readNamed(ctx, c.storage, index.Name)
+	if err != nil {
+		return false, err
+	}
+	return entry == nil || entry.PublicKey != id, nil
+}
+
+// everyonePending notes the accounts that pendingAllKey stands for. The caller
+// holds c.versions.
+func (c *Chain) everyonePending(ids []string) {
+	c.everyone = make(map[string]bool, len(ids))
+	for _, id := range ids {
+		c.everyone[id] = true
+	}
+}
+
+// oneDelivered drops pendingAllKey once it stands for no account any more. The
+// caller holds c.versions.
+func (c *Chain) oneDelivered(ctx context.Context, s logical.Storage, id string) error {
+	if c.everyone == nil {
+		return nil
+	}
+	delete(c.everyone, id)
+	if len(c.everyone) > 0 {
+		return nil
+	}
+	if err := s.Delete(ctx, pendingAllKey); err != nil {
+		return fmt.Errorf("deleting %s: %w", pendingAllKey, err)
+	}
+	c.everyone = nil
+	return nil
+}
+
+// Pending reports whether the account is to be delivered still.
+func (c *Chain) Pending(ctx context.Context, s logical.Storage, id string) (bool, error) {
+	c.versions.Lock()
+	everyone := c.everyone[id]
+	c.versions.Unlock()
+	if everyone {
+		return true, nil
+	}
+	marker, err := s.Get(ctx, pendingPrefix+id)
+	return marker != nil, err
+}

@@ -1,0 +1,53 @@
+// Package fault is what every layer of the plugin returns for a fault in what
+// the caller wrote. Only the paths turn it into an answer, with status 400; any
+// other error is the server's.
+package fault
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// An Error is a fault in what the caller wrote.
+type Error struct {
+	Field string // the request's field, as the caller spells it; empty if Fault names it
+	Fault string // what is wrong with its value
+}
+
+func (e *Error) Error() string {
+	if e.Field == "" {
+		return e.Fault
+	}
+	return e.Field + " " + e.Fault
+}
+
+// In says what is wrong with the value of a field; the format continues the
+// sentence that the field's name begins: In("user_ttl", "is negative").
+func In(field, format string, args ...any) error {
+	return &Error{Field: field, Fault: fmt.Sprintf(format, args...)}
+}
+
+// New says what is wrong where the text names what is at fault itself.
+func New(format string, args ...any) error { return In("", format, args...) }
+
+// CheckName refuses the names that Vault's own methods have no path for, with
+// an error instead of their 404.
+func CheckName(field, name string) error {
+	if !nameForm.MatchString(name) {
+		return In(field, "%q is not a name: only letters, digits, '_', '-' and '.' may stand in it, and it begins and ends with a letter, a digit or '_'", name)
+	}
+	return nil
+}
+
+// nameForm is what framework.GenericNameRegex matches.
+var nameForm = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)
+
+// ShortList shows the first few of many names.
+func ShortList(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
