@@ -86,7 +86,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		BackendType:    logical.TypeCredential,
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
-			Unauthenticated: []string{"login", "jwt/v1/accounts/*"},
+			Unauthenticated: unauthenticated,
 			SealWrapStorage: append(chain.SealWrapped(), issuerPrefix),
 		},
 		// The login comes first: the framework tries the patterns in turn.
@@ -146,7 +146,7 @@ const (
 // HandleRequest gives JSON fields one form before the framework looks at them;
 // see normalizeJSON.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := normalizeJSON(req); err != nil {
+	if err := b.normalizeJSON(req); err != nil {
 		return answer(err)
 	}
 	return b.Backend.HandleRequest(ctx, req)
@@ -154,7 +154,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 
 // HandleExistenceCheck is called before HandleRequest with the same request.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
-	if err := normalizeJSON(req); err != nil {
+	if err := b.normalizeJSON(req); err != nil {
 		return false, false, logical.CodedError(400, err.Error())
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)

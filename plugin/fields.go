@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // answer turns the fault of a handler into its response: a fault.Error into
@@ -40,36 +41,62 @@ var jsonFields = map[string]bool{
 	"claims":        true,
 }
 
+// mostJSON is how many bytes a JSON field may have: an account's JWT, the largest
+// of what they say, is not to have more.
+const mostJSON = trust.MaxJWT
+
 // normalizeJSON turns the JSON fields of a request into the form that their
-// schema declares, with numbers as they were written. It can be applied twice.
-func normalizeJSON(req *logical.Request) error {
-	for name, value := range req.Data {
-		asMap, ok := jsonFields[name]
+// schema declares, with numbers as they were written. It can be applied twice. A
+// field that the path does not declare is not looked at.
+func (b *backend) normalizeJSON(req *logical.Request) error {
+	var path *framework.Path
+	for name, asMap := range jsonFields {
+		value, ok := req.Data[name]
 		if !ok {
 			continue
 		}
-		text, isText := value.(string)
-		if object, isObject := value.(map[string]any); isObject {
-			raw, err := json.Marshal(object)
-			if err != nil {
-				return fault.In(name, "is not JSON: %s", err)
+		if path == nil {
+			if path = b.Route(req.Path); path == nil {
+				return nil
 			}
-			text, isText = string(raw), true
 		}
-		switch {
-		case isText && !asMap:
-			req.Data[name] = text
-		case isText && text != "":
-			// Strict: a binding that another of its name overwrote, or that came
-			// after the object, would be lost without a word.
-			object, err := claims.DecodeObject(text)
-			if err != nil {
-				return fault.In(name, "is not a JSON object: %s", err)
-			}
-			req.Data[name] = object
+		if _, declared := path.Fields[name]; !declared {
+			continue
 		}
+		normalized, err := normalJSON(name, value, asMap)
+		if err != nil {
+			return err
+		}
+		req.Data[name] = normalized
 	}
 	return nil
+}
+
+// normalJSON gives the value of a field as a map, or else as text.
+func normalJSON(name string, value any, asMap bool) (any, error) {
+	text, isText := value.(string)
+	if object, isObject := value.(map[string]any); isObject {
+		raw, err := json.Marshal(object)
+		if err != nil {
+			return nil, fault.In(name, "is not JSON: %s", err)
+		}
+		text, isText = string(raw), true
+	}
+	switch {
+	case !isText || asMap && text == "":
+		return value, nil
+	case len(text) > mostJSON:
+		return nil, fault.In(name, "has %d bytes: at most %d are taken", len(text), mostJSON)
+	case !asMap:
+		return text, nil
+	}
+	// Strict: a binding that another of its name overwrote, or that came after the
+	// object, would be lost without a word.
+	object, err := claims.DecodeObject(text)
+	if err != nil {
+		return nil, fault.In(name, "is not a JSON object: %s", err)
+	}
+	return object, nil
 }
 
 // written is the answer to a write that has nothing to show but, maybe,

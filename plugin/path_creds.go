@@ -75,6 +75,9 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		// A policy for the role's own path does not hold for this one.
 		return answer(fault.In("role", "%q is not in lower case", name))
 	}
+	if err := fault.CheckLength("role", name); err != nil {
+		return answer(err)
+	}
 	role, err := b.role(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err

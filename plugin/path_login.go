@@ -101,6 +101,9 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 	if name == "" {
 		return nil, fault.In("role", "is missing, and the mount has no default_role")
 	}
+	if err := fault.CheckLength("role", name); err != nil {
+		return nil, err // before storage is asked, and without showing all of it again
+	}
 	role, err := b.role(ctx, s, name)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,7 @@ func Serve(tls sdk.TLSProviderFunc) error {
 		GRPCServer: func(options []grpc.ServerOption) *grpc.Server {
 			return grpc.NewServer(append(options,
 				grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32),
+				grpc.UnaryInterceptor(boundRequests),
 				// A goroutine that is new for each call grows its stack anew for each: 7 %
 				// of a login's processor time in the plugin. Beyond the workers, new ones
 				// are made all the same.

@@ -34,11 +34,26 @@ func New(format string, args ...any) error { return In("", format, args...) }
 // CheckName refuses the names that Vault's own methods have no path for, with
 // an error instead of their 404.
 func CheckName(field, name string) error {
+	if err := CheckLength(field, name); err != nil {
+		return err
+	}
 	if !nameForm.MatchString(name) {
 		return In(field, "%q is not a name: only letters, digits, '_', '-' and '.' may stand in it, and it begins and ends with a letter, a digit or '_'", name)
 	}
 	return nil
 }
+
+// CheckLength refuses what is too long for a name, whatever it consists of.
+func CheckLength(field, name string) error {
+	if len(name) > mostName {
+		return In(field, "has %d bytes, which is too long for a name: at most %d", len(name), mostName)
+	}
+	return nil
+}
+
+// mostName is how long a name may be: it is part of a storage key, of which some
+// storages take no more than a file name has.
+const mostName = 200
 
 // nameForm is what framework.GenericNameRegex matches.
 var nameForm = regexp.MustCompile(`^\w(([\w.-]+)?\w)?$`)

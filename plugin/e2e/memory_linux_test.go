@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+)
+
+// Whoever can reach Vault can send it a body as large as Vault takes, without a
+// token. What the plugin does with it is bounded by the body's size, whatever its
+// shape.
+func TestALargeBodyFromAnyoneCostsThePluginAFewTimesItsSize(t *testing.T) {
+	vault := ownVault(t, stack.VaultConfig{})
+	e := start(t, onVault(vault), withoutNATS)
+	e.account("orders", nil)
+	e.role("dev", fields{"user_template": `{"pub":{"allow":["orders.{{claim(project)}}.>"]}}`})
+	token := e.token(fields{"project": "shop"})
+	e.login("dev", token)
+	plugin := pluginProcess(t, vault)
+
+	const size = 10 << 20
+	objects := "[" + strings.Repeat("{},", size/3) + "{}]"
+	lists := strings.Repeat(strings.Repeat("[],", 3000)+"[]],[", size/9006)
+	form := func(field, value string) (string, string) {
+		return "application/x-www-form-urlencoded", url.Values{field: {value}}.Encode()
+	}
+	object := func(body string) (string, string) { return "application/json", body }
+	for name, shape := range map[string]func() (string, string){
+		"claims of many objects":         func() (string, string) { return form("claims", `{"a":`+objects+`}`) },
+		"bound_claims of many objects":   func() (string, string) { return form("bound_claims", `{"a":`+objects+`}`) },
+		"a template of many objects":     func() (string, string) { return form("user_template", `{"a":`+objects+`}`) },
+		"a token of one segment":         func() (string, string) { return form("jwt", strings.Repeat("x", size)) },
+		"a token of dots":                func() (string, string) { return form("jwt", strings.Repeat(".", size)) },
+		"a role's name":                  func() (string, string) { return form("role", strings.Repeat("r", size)) },
+		"a key":                          func() (string, string) { return form("user_public_key", strings.Repeat("U", size)) },
+		"lists in JSON":                  func() (string, string) { return object(`{"jwt":[[` + lists + `]]}`) },
+		"many fields that are not there": func() (string, string) { return object(manyFields(size)) },
+	} {
+		for _, path := range []string{"login", "jwt/v1/accounts/AAAA"} {
+			t.Run(name+" to "+path, func(t *testing.T) {
+				contentType, body := shape()
+				plugin.forgetPeak()
+				before := plugin.memory("VmRSS")
+				var callers sync.WaitGroup
+				for range 4 {
+					callers.Go(func() {
+						req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, vault.Addr+"/v1/auth/"+e.mount+"/"+path, strings.NewReader(body))
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						req.Header.Set("Content-Type", contentType)
+						resp, err := http.DefaultClient.Do(req)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						resp.Body.Close()
+						if resp.StatusCode < 400 {
+							t.Errorf("answered with %s", resp.Status)
+						}
+					})
+				}
+				callers.Wait()
+				grown := plugin.memory("VmHWM") - before
+				t.Logf("4 bodies of %d MB: the plugin grew from %d by %d MB at most", len(body)>>20, before>>20, grown>>20)
+				require.Less(t, grown, int64(4*4*size), "more than four times of what was sent")
+			})
+		}
+	}
+	e.login("dev", token)
+}
+
+func manyFields(size int) string {
+	var body strings.Builder
+	body.WriteString(`{"role":"dev"`)
+	for i := 0; body.Len() < size; i++ {
+		fmt.Fprintf(&body, `,"field%d":{}`, i)
+	}
+	body.WriteString("}")
+	return body.String()
+}
+
+// A processOf is a process that is looked at from outside.
+type processOf struct {
+	t   *testing.T
+	pid string
+}
+
+// pluginProcess finds the plugin's process of a Vault, which is the only one that
+// runs a program of its plugin directory.
+func pluginProcess(t *testing.T, vault *stack.Vault) processOf {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	require.NoError(t, err)
+	var found []string
+	for _, link := range links {
+		program, err := os.Readlink(link)
+		if err == nil && filepath.Dir(program) == vault.PluginDir {
+			found = append(found, filepath.Base(filepath.Dir(link)))
+		}
+	}
+	require.NotEmpty(t, found, "no process runs the plugin")
+	return processOf{t: t, pid: found[len(found)-1]}
+}
+
+// memory reads a figure of /proc/<pid>/status, in bytes.
+func (p processOf) memory(name string) int64 {
+	p.t.Helper()
+	file, err := os.Open("/proc/" + p.pid + "/status")
+	require.NoError(p.t, err)
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+":"); ok {
+			kilobytes, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(text), " kB"), 10, 64)
+			require.NoError(p.t, err)
+			return kilobytes << 10
+		}
+	}
+	p.t.Fatalf("the process has no %s", name)
+	return 0
+}
+
+// forgetPeak makes the peak of the process's memory what it has now.
+func (p processOf) forgetPeak() {
+	p.t.Helper()
+	require.NoError(p.t, os.WriteFile("/proc/"+p.pid+"/clear_refs", []byte("5"), 0o600))
+}

@@ -1,0 +1,56 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin/pb"
+	"google.golang.org/grpc"
+)
+
+// unauthenticated lists the paths that need no Vault token.
+var unauthenticated = []string{loginPattern[:len(loginPattern)-1], "jwt/v1/accounts/*"}
+
+// mostUnauthenticated is how many bytes of fields a caller without a Vault token
+// may send: a login's token takes a few thousand.
+const mostUnauthenticated = 256 << 10
+
+// needsNoToken reports whether anyone may send requests to a path.
+func needsNoToken(path string) bool {
+	for _, pattern := range unauthenticated {
+		prefix, below := strings.CutSuffix(pattern, "*")
+		if path == pattern || below && strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// boundRequests refuses what callers without a Vault token send too much of. It
+// sees a request before its fields are made Go values, which can take a hundred
+// times their size.
+func boundRequests(ctx context.Context, call any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	switch args := call.(type) {
+	case *pb.HandleRequestArgs:
+		if text := tooLarge(args.Request); text != "" {
+			resp, err := pb.LogicalResponseToProtoResponse(logical.ErrorResponse(text))
+			return &pb.HandleRequestReply{Response: resp}, err
+		}
+	case *pb.HandleExistenceCheckArgs:
+		if text := tooLarge(args.Request); text != "" {
+			return &pb.HandleExistenceCheckReply{Err: pb.ErrToProtoErr(logical.CodedError(http.StatusBadRequest, text))}, nil
+		}
+	}
+	return handler(ctx, call)
+}
+
+// tooLarge says why a request is refused, nothing if it is not.
+func tooLarge(req *pb.Request) string {
+	if req == nil || len(req.Data) <= mostUnauthenticated || !needsNoToken(req.Path) {
+		return ""
+	}
+	return fmt.Sprintf("the request has %d bytes of fields: at most %d are taken without a Vault token", len(req.Data), mostUnauthenticated)
+}
