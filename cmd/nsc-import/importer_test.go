@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -61,6 +62,10 @@ func (m *mountedPlugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		if stringsIn(data) > 1000 {
+			http.Error(w, `{"errors":["too many strings"]}`, http.StatusBadRequest)
+			return
+		}
 	}
 	resp, err := m.request(operation, path, data)
 	answer, status := map[string]any{}, http.StatusOK
@@ -76,6 +81,23 @@ func (m *mountedPlugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// stringsIn counts what OpenBao's listener takes 1,000 of.
+func stringsIn(value any) (count int) {
+	switch v := value.(type) {
+	case string:
+		return 1
+	case []any:
+		for _, each := range v {
+			count += stringsIn(each)
+		}
+	case map[string]any:
+		for _, each := range v {
+			count += 1 + stringsIn(each)
+		}
+	}
+	return count
 }
 
 func (m *mountedPlugin) request(operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
@@ -245,8 +267,32 @@ func TestWithoutTheOperatorNothingIsImported(t *testing.T) {
 	out, err = runImport(t, h)
 	require.Error(t, err)
 	require.Contains(t, out, "permission denied")
-	t.Setenv("VAULT_TOKEN", "")
-	t.Setenv("HOME", t.TempDir())
-	_, err = runImport(t, h)
-	require.ErrorContains(t, err, "log in to Vault first")
+}
+
+// A server may take no more than a thousand strings in what is nested in a request.
+func TestAUserOfAThousandSubjectsAndAnAccountOfAThousandKeysAreImported(t *testing.T) {
+	h, _, orders, _ := acme(t)
+	h.user(orders, "wide", orders.signer, func(c *jwt.UserClaims) {
+		for n := range 1500 {
+			c.Pub.Allow.Add(fmt.Sprintf("orders.%d", n))
+		}
+	})
+	var keys []nkeys.KeyPair
+	for range 1100 {
+		key := h.key(nkeys.CreateAccount)
+		h.keep(key)
+		keys = append(keys, key)
+	}
+	h.account("many", func(c *jwt.AccountClaims) {
+		for _, key := range keys {
+			c.SigningKeys.Add(h.public(key))
+		}
+	})
+	m := newMount(t)
+	out, err := runImport(t, h)
+	require.NoError(t, err, out)
+	user, err := jwt.DecodeUserClaims(m.read("jwt/orders.wide")["jwt"].(string))
+	require.NoError(t, err)
+	require.Equal(t, 1501, len(user.Pub.Allow))
+	require.Equal(t, 1102, len(m.read("jwt/many")["signing_keys"].([]map[string]any)))
 }

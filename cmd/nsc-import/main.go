@@ -26,8 +26,11 @@ const usage = `Usage: nsc-import [-n] [options]
 
 Imports an nsc operator with its accounts, users and keys into a mount of the
 NATS auth method: config, jwt/<account> and jwt/<account>.<user>. The seeds that
-the keystore has are imported; what is missing is said. The operator's identity
-key may be missing, and stay offline.
+the keystore has are imported; what is missing or left out is said. The operator's
+identity key may be missing, and stay offline.
+
+What nsc keeps is found as nsc finds it: by NSC_HOME, NKEYS_PATH, XDG_CONFIG_HOME,
+XDG_DATA_HOME, the working directory, and what "nsc env" has set.
 
 Vault is reached as with the vault command: VAULT_ADDR, VAULT_TOKEN (or the token
 in ~/.vault-token), VAULT_NAMESPACE, VAULT_CACERT and so on.
@@ -36,8 +39,9 @@ Options:
 `
 
 type options struct {
-	stores, keystore, operator, mount string
-	dry                               bool
+	all, config, stores, keystore string // directories
+	operator, mount               string
+	dry                           bool
 }
 
 func main() {
@@ -58,17 +62,14 @@ func main() {
 
 func parse(args []string, out io.Writer) (options, error) {
 	var o options
-	data := dataHome()
-	keys := os.Getenv("NKEYS_PATH")
-	if keys == "" {
-		keys = filepath.Join(data, "keys")
-	}
 	flags := flag.NewFlagSet("nsc-import", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.BoolVar(&o.dry, "n", false, "show what would be imported, and write nothing")
-	flags.StringVar(&o.stores, "stores", filepath.Join(data, "stores"), "nsc's stores `directory`, which has one per operator")
-	flags.StringVar(&o.keystore, "keystore", keys, "nsc's keystore `directory`, which has keys/ and creds/")
-	flags.StringVar(&o.operator, "operator", "", "`name` of the operator, if there are several")
+	flags.StringVar(&o.all, "H", "", "`directory` for all that nsc has, as its -H")
+	flags.StringVar(&o.config, "config", "", "nsc's configuration `directory`, which has nsc.json")
+	flags.StringVar(&o.stores, "stores", "", "nsc's stores `directory`, which has one per operator")
+	flags.StringVar(&o.keystore, "keystore", "", "nsc's keystore `directory`, which has keys/ and creds/")
+	flags.StringVar(&o.operator, "operator", "", "`name` of the operator (default the only one, or else the one that nsc works on)")
 	flags.StringVar(&o.mount, "mount", "auth/nats", "`path` of the mount")
 	flags.Usage = func() {
 		_, _ = fmt.Fprint(out, usage)
@@ -86,25 +87,17 @@ func parse(args []string, out io.Writer) (options, error) {
 	return o, nil
 }
 
-// dataHome is where nsc keeps its data.
-func dataHome() string {
-	home := os.Getenv("XDG_DATA_HOME")
-	if home == "" {
-		user, err := os.UserHomeDir()
-		if err != nil {
-			user = "."
-		}
-		home = filepath.Join(user, ".local", "share")
-	}
-	return filepath.Join(home, "nats", "nsc")
-}
-
 func run(ctx context.Context, o options, out io.Writer) error {
-	t, err := readTree(o.stores, o.operator)
+	p, err := o.locate()
 	if err != nil {
 		return err
 	}
-	steps, err := newPlan(t, keystore(o.keystore))
+	t, err := readTree(p.stores, o.operator, p.operator)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "operator %s of %s, with the keys of %s\n", t.name, p.stores, p.keystore)
+	steps, err := newPlan(t, keystore(p.keystore))
 	if err != nil {
 		return err
 	}

@@ -2,20 +2,25 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // A home has the stores and the keystore that nsc would have made.
 type home struct {
 	t        *testing.T
 	dir      string
+	stores   string // in dir
 	operator nkeys.KeyPair
 	claims   *jwt.OperatorClaims
 	signer   nkeys.KeyPair // of the operator
@@ -23,7 +28,7 @@ type home struct {
 }
 
 func newHome(t *testing.T) *home {
-	h := &home{t: t, dir: t.TempDir()}
+	h := &home{t: t, dir: t.TempDir(), stores: "stores"}
 	h.operator, h.signer = h.key(nkeys.CreateOperator), h.key(nkeys.CreateOperator)
 	h.claims = jwt.NewOperatorClaims(h.public(h.operator))
 	h.claims.Name = "ACME"
@@ -48,6 +53,12 @@ func (h *home) public(key nkeys.KeyPair) string {
 	return public
 }
 
+func (h *home) seed(key nkeys.KeyPair) string {
+	seed, err := key.Seed()
+	require.NoError(h.t, err)
+	return string(seed)
+}
+
 func (h *home) write(data string, path ...string) {
 	file := filepath.Join(append([]string{h.dir}, path...)...)
 	require.NoError(h.t, os.MkdirAll(filepath.Dir(file), 0o700))
@@ -57,9 +68,7 @@ func (h *home) write(data string, path ...string) {
 // keep puts a key into the keystore.
 func (h *home) keep(key nkeys.KeyPair) {
 	public := h.public(key)
-	seed, err := key.Seed()
-	require.NoError(h.t, err)
-	h.write(string(seed)+"\n", "keys", "keys", public[:1], public[1:3], public+".nk")
+	h.write(h.seed(key)+"\n", "keys", "keys", public[:1], public[1:3], public+".nk")
 }
 
 func (h *home) lose(key nkeys.KeyPair) {
@@ -71,7 +80,7 @@ func (h *home) lose(key nkeys.KeyPair) {
 func (h *home) writeOperator() string {
 	token, err := h.claims.Encode(h.operator)
 	require.NoError(h.t, err)
-	h.write(token, "stores", "ACME", "ACME.jwt")
+	h.write(token, h.stores, "ACME", "ACME.jwt")
 	return token
 }
 
@@ -101,7 +110,7 @@ func (h *home) account(name string, change func(*jwt.AccountClaims)) testAccount
 	var err error
 	a.token, err = claims.Encode(h.signer)
 	require.NoError(h.t, err)
-	h.write(a.token, "stores", "ACME", "accounts", name, name+".jwt")
+	h.write(a.token, h.stores, "ACME", "accounts", name, strings.TrimSpace(name)+".jwt")
 	for _, key := range []nkeys.KeyPair{a.key, a.signer, a.scoped} {
 		h.keep(key)
 	}
@@ -109,7 +118,7 @@ func (h *home) account(name string, change func(*jwt.AccountClaims)) testAccount
 }
 
 // user stores a user of the account, signed by the key.
-func (h *home) user(a testAccount, name string, signer nkeys.KeyPair) (nkeys.KeyPair, string) {
+func (h *home) user(a testAccount, name string, signer nkeys.KeyPair, change ...func(*jwt.UserClaims)) (nkeys.KeyPair, string) {
 	key := h.key(nkeys.CreateUser)
 	claims := jwt.NewUserClaims(h.public(key))
 	claims.Name = name
@@ -122,15 +131,18 @@ func (h *home) user(a testAccount, name string, signer nkeys.KeyPair) (nkeys.Key
 	} else {
 		claims.Pub.Allow.Add("orders.new")
 	}
+	for _, change := range change {
+		change(claims)
+	}
 	token, err := claims.Encode(signer)
 	require.NoError(h.t, err)
-	h.write(token, "stores", "ACME", "accounts", a.name, "users", name+".jwt")
+	h.write(token, h.stores, "ACME", "accounts", a.name, "users", strings.TrimSpace(name)+".jwt")
 	h.keep(key)
 	return key, token
 }
 
 func (h *home) options(more ...string) options {
-	o, err := parse(append([]string{"-stores", filepath.Join(h.dir, "stores"), "-keystore", filepath.Join(h.dir, "keys")}, more...), os.Stderr)
+	o, err := parse(append([]string{"-stores", filepath.Join(h.dir, h.stores), "-keystore", filepath.Join(h.dir, "keys")}, more...), os.Stderr)
 	require.NoError(h.t, err)
 	return o
 }
@@ -148,7 +160,7 @@ func acme(t *testing.T) (h *home, system, orders, billing testAccount) {
 
 func plan(t *testing.T, h *home) []step {
 	o := h.options()
-	read, err := readTree(o.stores, o.operator)
+	read, err := readTree(o.stores, o.operator, "")
 	require.NoError(t, err)
 	steps, err := newPlan(read, keystore(o.keystore))
 	require.NoError(t, err)
@@ -191,7 +203,7 @@ func TestWhatIsMissingIsLeftOutAndSaid(t *testing.T) {
 	h.lose(orders.key)
 	h.lose(h.operator)
 	h.account("expiring", func(c *jwt.AccountClaims) { c.Expires = time.Now().Add(time.Hour).Unix() })
-	other := newHome(t)
+	signer, other := h.signer, newHome(t)
 	h.signer = other.signer
 	foreign := h.account("foreign", nil)
 	h.user(foreign, "app", foreign.signer)
@@ -199,9 +211,9 @@ func TestWhatIsMissingIsLeftOutAndSaid(t *testing.T) {
 
 	steps := plan(t, h)
 	require.NotContains(t, find(t, steps, "ACME").data, "operator_seed")
-	require.Len(t, find(t, steps, "ACME").data["operator_signing_seeds"], 1)
+	require.Equal(t, h.seed(signer), find(t, steps, "ACME").data["operator_signing_seeds"])
 	require.NotContains(t, find(t, steps, "orders").data, "seed")
-	require.Len(t, find(t, steps, "orders").data["signing_seeds"], 1)
+	require.Equal(t, h.seed(orders.signer), find(t, steps, "orders").data["signing_seeds"])
 	require.Equal(t, "1 of 2 signing keys, no identity key", find(t, steps, "orders").holds)
 	for name, reason := range map[string]string{
 		"orders/gone":     "its key is not in the keystore",
@@ -212,6 +224,84 @@ func TestWhatIsMissingIsLeftOutAndSaid(t *testing.T) {
 		"foreign/app":     "its account is left out",
 	} {
 		require.Contains(t, find(t, steps, name).skip, reason, name)
+	}
+}
+
+func TestNoNameKeepsAnAccountOrAUserFromBeingImported(t *testing.T) {
+	h, _, _, _ := acme(t)
+	require.NoError(t, os.Rename(filepath.Join(h.dir, "stores"), filepath.Join(h.dir, "st[o]res*")))
+	h.stores = "st[o]res*"
+	for _, name := range []string{"a[1]", "st*r", "q?x", ".hidden", " padded", `back\slash`, "[", "naïve"} {
+		a := h.account(name, nil)
+		for _, user := range []string{"app", "w[x]", "*", ".dot", " u ", "["} {
+			h.user(a, user, a.signer)
+		}
+	}
+	steps := plan(t, h)
+	paths := map[string]bool{}
+	for _, name := range []string{"a[1]", "st*r", "q?x", ".hidden", " padded", `back\slash`, "[", "naïve"} {
+		for _, user := range []string{"", "/app", "/w[x]", "/*", "/.dot", "/u", "/["} {
+			s := find(t, steps, name+user)
+			require.Empty(t, s.skip, s.name)
+			require.False(t, paths[s.path], "%s is given twice", s.path)
+			paths[s.path] = true
+		}
+	}
+}
+
+func TestANameThatTheMountTakesAsItIsIsNotGivenToAnother(t *testing.T) {
+	h, _, _, _ := acme(t)
+	spaced, plain := h.account("a b", nil), h.account("a_b", nil)
+	h.user(plain, "x y", plain.signer)
+	h.user(plain, "x_y", plain.signer)
+	steps := plan(t, h)
+	require.Equal(t, "jwt/a_b", find(t, steps, "a_b").path)
+	require.Equal(t, "jwt/a_b-"+strings.ToLower(spaced.id[len(spaced.id)-8:]), find(t, steps, "a b").path)
+	require.Equal(t, "jwt/a_b.x_y", find(t, steps, "a_b/x_y").path)
+}
+
+func TestWhatCannotBeImportedIsSaid(t *testing.T) {
+	h, _, orders, _ := acme(t)
+	curve, err := nkeys.CreateCurveKeys()
+	require.NoError(t, err)
+	elsewhere, err := nkeys.CreateCurveKeys()
+	require.NoError(t, err)
+	h.keep(curve)
+	auth := h.account("auth", func(c *jwt.AccountClaims) { c.Authorization.XKey = h.public(curve) })
+	h.account("other", func(c *jwt.AccountClaims) { c.Authorization.XKey = h.public(elsewhere) })
+	require.NoError(t, os.MkdirAll(filepath.Join(h.dir, h.stores, "ACME", "accounts", "gone", "users"), 0o700))
+	h.user(orders, "expired", orders.signer, func(c *jwt.UserClaims) { c.Expires = time.Now().Add(-time.Hour).Unix() })
+	h.user(orders, "later", orders.signer, func(c *jwt.UserClaims) { c.NotBefore = time.Now().Add(time.Hour).Unix() })
+	h.user(auth, "app", auth.signer)
+	all := h.account("all", func(c *jwt.AccountClaims) { c.Revoke(jwt.All) })
+	h.user(all, "app", all.signer)
+	steps := plan(t, h)
+	for name, reason := range map[string]string{
+		"auth/" + h.public(curve): "stays with the service that answers",
+		"gone":                    "its directory holds no JWT of it",
+		"orders/expired":          "an end or a start",
+		"orders/later":            "an end or a start",
+		"all/app":                 "it is revoked",
+	} {
+		require.Contains(t, find(t, steps, name).skip, reason, name)
+	}
+	for _, s := range steps {
+		require.NotContains(t, s.name, h.public(elsewhere), "there is nothing of it to import")
+		require.NotContains(t, fmt.Sprint(s), h.seed(curve))
+	}
+}
+
+func TestAUserKeepsLimitsOfNothing(t *testing.T) {
+	h, _, orders, _ := acme(t)
+	h.user(orders, "mute", orders.signer, func(c *jwt.UserClaims) { c.NatsLimits = jwt.NatsLimits{} })
+	h.user(orders, "free", orders.signer)
+	h.user(orders, "reader", orders.scoped)
+	steps := plan(t, h)
+	for name, want := range map[string]int64{"mute": 0, "free": -1, "reader": -1} {
+		user, err := trust.ParseUserConfig([]byte(find(t, steps, "orders/"+name).data["config"].(string)))
+		require.NoError(t, err)
+		require.Equal(t, jwt.NatsLimits{Subs: want, Data: want, Payload: want}, user.NatsLimits, name)
+		require.Equal(t, jwt.TagList{"team:blue"}, user.Tags)
 	}
 }
 
@@ -240,8 +330,8 @@ func TestFaultsInTheStoreAreNamedWithoutASeed(t *testing.T) {
 		"several operators": {func(h *home, _ testAccount) {
 			h.write("", "stores", "OTHER", "OTHER.jwt")
 		}, "several operators, choose one with -operator: ACME, OTHER"},
-		"no JWT":         {func(h *home, _ testAccount) { h.write("", "stores", "ACME", "accounts", "orders", "orders.jwt") }, "orders.jwt"},
-		"a broken JWT":   {func(h *home, _ testAccount) { h.write("eyJ.x.y", "stores", "ACME", "ACME.jwt") }, "ACME.jwt"},
+		"no JWT":         {func(h *home, _ testAccount) { h.write("", h.stores, "ACME", "accounts", "orders", "orders.jwt") }, "orders.jwt"},
+		"a broken JWT":   {func(h *home, _ testAccount) { h.write("eyJ.x.y", h.stores, "ACME", "ACME.jwt") }, "ACME.jwt"},
 		"a wrong seed":   {wrongSeed, "holds the seed of another key"},
 		"no seed":        {func(h *home, o testAccount) { h.write(h.seeds[0][:40], "keys", "keys", "A", o.id[1:3], o.id+".nk") }, "holds no seed"},
 		"no keys at all": {func(h *home, _ testAccount) { require.NoError(h.t, os.RemoveAll(filepath.Join(h.dir, "keys"))) }, "none of its signing keys is in the keystore"},
@@ -252,13 +342,13 @@ func TestFaultsInTheStoreAreNamedWithoutASeed(t *testing.T) {
 		}, "none of its signing keys is in the keystore"},
 		"no system account": {func(h *home, _ testAccount) { h.claims.SystemAccount = ""; h.writeOperator() }, "names no system account"},
 		"a system account that is not here": {func(h *home, _ testAccount) {
-			require.NoError(h.t, os.RemoveAll(filepath.Join(h.dir, "stores", "ACME", "accounts", "SYS")))
+			require.NoError(h.t, os.RemoveAll(filepath.Join(h.dir, h.stores, "ACME", "accounts", "SYS")))
 		}, "is not in the store"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, _, orders, _ := acme(t)
 			test.spoil(h, orders)
-			err := run(t.Context(), h.options("-n"), os.Stderr)
+			err := run(t.Context(), h.options("-n"), io.Discard)
 			require.ErrorContains(t, err, test.fault)
 			require.NotRegexp(t, seedForm, err.Error())
 			require.NotContains(t, err.Error(), h.seeds[0][:40])
@@ -273,6 +363,9 @@ func TestNamesAreThoseThatTheMountTakesAndEachIsGivenOnce(t *testing.T) {
 		{"orders", "orders"},
 		{"orders", "orders-y6cgtp25"},
 		{"my account/é", "my_account__"},
+		{"w[x]*?", "w_x___"},
+		{".hidden", "hidden"},
+		{"orders..app", "orders.app"},
 		{"-a.b-", "a.b"},
 		{"...", "y6cgtp25"},
 	} {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -10,11 +9,13 @@ import (
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // A step is one write to the mount, or what is left out and why.
 type step struct {
-	kind   string // "operator", "account" or "user"
+	kind   string // "operator", "account", "curve key" or "user"
 	name   string // as nsc has it
 	path   string // below the mount
 	holds  string // what is written, in words
@@ -28,6 +29,7 @@ type step struct {
 type signer struct {
 	account string // its name in the mount
 	key     string // public key; empty for the account's identity key
+	scoped  bool
 }
 
 // newPlan makes the steps, in the order in which they have to be made: the
@@ -39,10 +41,14 @@ func newPlan(t *tree, keys keystore) ([]step, error) {
 		return nil, fmt.Errorf("operator %s: %w", t.name, err)
 	}
 	steps := []step{operator}
+	for _, name := range t.empty {
+		steps = append(steps, step{kind: "account", name: name, skip: "its directory holds no JWT of it"})
+	}
 	accounts := slices.Clone(t.accounts)
 	slices.SortStableFunc(accounts, func(a, b *nscAccount) int {
 		return cmp.Compare(p.rank(a), p.rank(b))
 	})
+	p.nameAll(accounts)
 	var users []step
 	for _, a := range accounts {
 		account, err := p.account(a)
@@ -50,6 +56,9 @@ func newPlan(t *tree, keys keystore) ([]step, error) {
 			return nil, fmt.Errorf("account %s: %w", a.name, err)
 		}
 		steps = append(steps, account)
+		if curve := a.claims.Authorization.XKey; curve != "" && p.keys.has(curve) {
+			steps = append(steps, step{kind: "curve key", name: a.name + "/" + curve, skip: "it stays with the service that answers the account's auth callout; the mount does not hold it"})
+		}
 		for _, u := range a.users {
 			user, err := p.user(a, account, u)
 			if err != nil {
@@ -64,7 +73,8 @@ func newPlan(t *tree, keys keystore) ([]step, error) {
 type planner struct {
 	tree  *tree
 	keys  keystore
-	taken map[string]bool // names in the mount
+	taken map[string]bool   // names in the mount
+	names map[string]string // those names, by what nsc has
 }
 
 // rank puts the system account first: accounts are delivered with it.
@@ -99,7 +109,7 @@ func (p *planner) operator() (step, error) {
 		s.data["operator_seed"] = identity
 	}
 	if len(signing) > 0 {
-		s.data["operator_signing_seeds"] = signing
+		s.data["operator_signing_seeds"] = strings.Join(signing, ",")
 	}
 	s.holds = keysInWords(identity, len(signing), len(claims.SigningKeys))
 	return s, nil
@@ -121,7 +131,7 @@ func (p *planner) seeds(publicKeys []string) (seeds []string, err error) {
 
 func (p *planner) account(a *nscAccount) (step, error) {
 	s := step{kind: "account", name: a.name, data: map[string]any{"type": "account", "account_jwt": a.token}}
-	s.path = "jwt/" + p.freeName(a.name, a.claims.Subject)
+	s.path = "jwt/" + p.names[a.name]
 	switch operator := p.tree.claims; {
 	case a.claims.Issuer != operator.Subject && !slices.Contains(operator.SigningKeys, a.claims.Issuer):
 		s.skip = "it is not signed by the operator"
@@ -146,7 +156,7 @@ func (p *planner) account(a *nscAccount) (step, error) {
 		s.data["seed"] = identity
 	}
 	if len(signing) > 0 {
-		s.data["signing_seeds"] = signing
+		s.data["signing_seeds"] = strings.Join(signing, ",")
 	}
 	s.holds = keysInWords(identity, len(signing), len(listed))
 	return s, nil
@@ -155,9 +165,16 @@ func (p *planner) account(a *nscAccount) (step, error) {
 func (p *planner) user(a *nscAccount, account step, u *nscUser) (step, error) {
 	name := strings.TrimPrefix(account.path, "jwt/")
 	s := step{kind: "user", name: a.name + "/" + u.name, signer: &signer{account: name}}
-	s.path = "jwt/" + p.freeName(name+"."+u.name, u.claims.Subject)
-	if account.skip != "" {
+	s.path = "jwt/" + p.names[s.name]
+	switch {
+	case account.skip != "":
 		s.skip = "its account is left out"
+	case u.claims.Expires != 0 || u.claims.NotBefore != 0:
+		s.skip = "it has an end or a start, which users in a mount do not have; the JWT that it has is as good as it was"
+	case a.claims.IsClaimRevoked(u.claims):
+		s.skip = "it is revoked"
+	}
+	if s.skip != "" {
 		return s, nil
 	}
 	seed, err := p.keys.userSeed(p.tree.name, a.name, u.name, u.claims.Subject)
@@ -182,11 +199,11 @@ func (p *planner) user(a *nscAccount, account step, u *nscUser) (step, error) {
 		}
 		s.signer.key = signing
 		s.holds = "identity key, signed by a signing key"
-		if scope != nil {
+		if s.signer.scoped = scope != nil; s.signer.scoped {
 			s.holds = "identity key, signed by a scoped signing key"
 		}
 	}
-	config, err := userConfig(u.claims)
+	config, err := userConfig(u.claims, s.signer.scoped)
 	if err != nil {
 		return s, err
 	}
@@ -194,25 +211,67 @@ func (p *planner) user(a *nscAccount, account step, u *nscUser) (step, error) {
 	return s, nil
 }
 
-// userConfig is the user's claims as the mount takes them.
-func userConfig(claims *jwt.UserClaims) (map[string]any, error) {
-	text, err := json.Marshal(claims.User)
-	if err != nil {
-		return nil, err
+// userConfig is the user's claims as the mount takes them. It is text: a server
+// may limit how many strings nested JSON has. A user of a scoped key has no
+// permissions and limits; those of another are all named, for 0 is not the mount's
+// default.
+func userConfig(claims *jwt.UserClaims, scoped bool) (string, error) {
+	user := claims.User
+	if scoped {
+		user.UserPermissionLimits = jwt.NewUserClaims("-").UserPermissionLimits
 	}
-	var config map[string]any
-	return config, json.Unmarshal(text, &config)
+	text, err := trust.UserConfig(&user)
+	return string(text), err
 }
 
 var (
 	badInName = regexp.MustCompile(`[^\w.-]`)
+	badDots   = regexp.MustCompile(`\.{2,}`) // Vault stores nothing under such a name
 	badAtEnds = regexp.MustCompile(`^[.-]+|[.-]+$`)
 )
+
+// nameAll finds the names in the mount. Those that the mount takes as they are go
+// first, so that they stay what they are whatever else comes to be there.
+func (p *planner) nameAll(accounts []*nscAccount) {
+	p.names = map[string]string{}
+	var all, users []naming
+	for _, a := range accounts {
+		all = append(all, naming{nsc: a.name, wanted: a.name, key: a.claims.Subject})
+	}
+	p.give(all)
+	for _, a := range accounts {
+		for _, u := range a.users {
+			users = append(users, naming{nsc: a.name + "/" + u.name, wanted: p.names[a.name] + "." + u.name, key: u.claims.Subject})
+		}
+	}
+	p.give(users)
+}
+
+// A naming is a name that is sought in the mount.
+type naming struct{ nsc, wanted, key string }
+
+func (p *planner) give(all []naming) {
+	for _, n := range all {
+		if cleanName(n.wanted) == n.wanted && !p.taken[n.wanted] {
+			p.names[n.nsc] = p.freeName(n.wanted, n.key)
+		}
+	}
+	for _, n := range all {
+		if p.names[n.nsc] == "" {
+			p.names[n.nsc] = p.freeName(n.wanted, n.key)
+		}
+	}
+}
+
+func cleanName(name string) string {
+	name = badDots.ReplaceAllString(badInName.ReplaceAllString(name, "_"), ".")
+	return badAtEnds.ReplaceAllString(name, "")
+}
 
 // freeName is a name in the mount for one that nsc has: with nothing in it that
 // the mount does not take, and not given before.
 func (p *planner) freeName(name, publicKey string) string {
-	name = badAtEnds.ReplaceAllString(badInName.ReplaceAllString(name, "_"), "")
+	name = cleanName(name)
 	if name == "" || p.taken[name] {
 		name = strings.TrimPrefix(name+"-"+strings.ToLower(publicKey[len(publicKey)-8:]), "-")
 	}

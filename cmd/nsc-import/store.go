@@ -6,22 +6,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
-	"github.com/nats-io/nkeys"
 )
 
 // A tree is one operator of an nsc store:
 //
+//	<stores>/<operator>/.nsc
 //	<stores>/<operator>/<operator>.jwt
 //	<stores>/<operator>/accounts/<account>/<account>.jwt
 //	<stores>/<operator>/accounts/<account>/users/<user>.jwt
+//
+// Names are what a directory can be called, but that those of files have no space
+// around them.
 type tree struct {
-	name     string // of the operator's directory
+	name     string // of the operator
 	token    string
 	claims   *jwt.OperatorClaims
 	accounts []*nscAccount // sorted by name
+	empty    []string      // directories among the accounts' without a JWT
 }
 
 type nscAccount struct {
@@ -36,26 +41,19 @@ type nscUser struct {
 	claims *jwt.UserClaims
 }
 
-// readTree reads the named operator, or the only one there is.
-func readTree(stores, operator string) (*tree, error) {
-	if operator == "" {
-		operators, err := directories(stores)
-		if err != nil {
-			return nil, err
-		}
-		switch len(operators) {
-		case 0:
-			return nil, fmt.Errorf("%s holds no operator", stores)
-		case 1:
-			operator = operators[0]
-		default:
-			return nil, fmt.Errorf("%s holds several operators, choose one with -operator: %s", stores, strings.Join(operators, ", "))
-		}
+// readTree reads the named operator. If none is named it is the only one there is,
+// or else the one that nsc works on.
+func readTree(stores, operator, selected string) (*tree, error) {
+	operator, err := choose(stores, operator, selected)
+	if err != nil {
+		return nil, err
 	}
 	dir := filepath.Join(stores, operator)
 	t := &tree{name: operator}
-	var err error
-	if t.token, t.claims, err = readJWT(filepath.Join(dir, operator+".jwt"), jwt.DecodeOperatorClaims); err != nil {
+	if info := readInfo(dir); info.Name != "" {
+		t.name = info.Name
+	}
+	if t.token, t.claims, err = readJWT(jwtFile(dir, t.name), jwt.DecodeOperatorClaims); err != nil {
 		return nil, err
 	}
 	names, err := directories(filepath.Join(dir, "accounts"))
@@ -63,7 +61,12 @@ func readTree(stores, operator string) (*tree, error) {
 		return nil, err
 	}
 	for _, name := range names {
-		account, err := readAccount(filepath.Join(dir, "accounts", name), name)
+		of := filepath.Join(dir, "accounts", name)
+		if !exists(jwtFile(of, name)) {
+			t.empty = append(t.empty, name)
+			continue
+		}
+		account, err := readAccount(of, name)
 		if err != nil {
 			return nil, err
 		}
@@ -72,19 +75,61 @@ func readTree(stores, operator string) (*tree, error) {
 	return t, nil
 }
 
+func choose(stores, operator, selected string) (string, error) {
+	operators, err := operatorsIn(stores)
+	switch {
+	case err != nil:
+		return "", err
+	case len(operators) == 0:
+		return "", fmt.Errorf("%s holds no operator", stores)
+	case operator != "" && !slices.Contains(operators, operator):
+		return "", fmt.Errorf("%s does not hold the operator %s, but %s", stores, operator, strings.Join(operators, ", "))
+	case operator != "":
+		return operator, nil
+	case len(operators) == 1:
+		return operators[0], nil
+	case slices.Contains(operators, selected):
+		return selected, nil
+	default:
+		return "", fmt.Errorf("%s holds several operators, choose one with -operator: %s", stores, strings.Join(operators, ", "))
+	}
+}
+
+// operatorsIn are those of the directories that are an operator's. With nsc's -H
+// there are those of the keystore too.
+func operatorsIn(stores string) (operators []string, err error) {
+	names, err := directories(stores)
+	for _, name := range names {
+		if dir := filepath.Join(stores, name); isOperator(dir) || exists(jwtFile(dir, name)) {
+			operators = append(operators, name)
+		}
+	}
+	return operators, err
+}
+
+// jwtFile is where nsc keeps the JWT of what has that name.
+func jwtFile(dir, name string) string {
+	return filepath.Join(dir, strings.TrimSpace(name)+".jwt")
+}
+
 func readAccount(dir, name string) (*nscAccount, error) {
 	a := &nscAccount{name: name}
 	var err error
-	if a.token, a.claims, err = readJWT(filepath.Join(dir, name+".jwt"), jwt.DecodeAccountClaims); err != nil {
+	if a.token, a.claims, err = readJWT(jwtFile(dir, name), jwt.DecodeAccountClaims); err != nil {
 		return nil, err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "users", "*.jwt"))
+	users := filepath.Join(dir, "users")
+	files, err := entries(users)
 	if err != nil {
 		return nil, err
 	}
 	for _, file := range files {
-		u := &nscUser{name: strings.TrimSuffix(filepath.Base(file), ".jwt")}
-		if _, u.claims, err = readJWT(file, jwt.DecodeUserClaims); err != nil {
+		name, found := strings.CutSuffix(file.Name(), ".jwt")
+		if !found || file.IsDir() {
+			continue
+		}
+		u := &nscUser{name: name}
+		if _, u.claims, err = readJWT(filepath.Join(users, file.Name()), jwt.DecodeUserClaims); err != nil {
 			return nil, err
 		}
 		a.users = append(a.users, u)
@@ -109,75 +154,22 @@ func readJWT[T any](file string, decode func(string) (T, error)) (token string, 
 	return token, claims, nil
 }
 
-// directories are the names of the directories in dir, sorted; none if dir is
-// not there.
-func directories(dir string) ([]string, error) {
+// entries are what is in dir, sorted; nothing if dir is not there.
+func entries(dir string) ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, entry := range entries {
-		if entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") {
+	return entries, err
+}
+
+// directories are the names of the directories in dir, sorted.
+func directories(dir string) (names []string, err error) {
+	found, err := entries(dir)
+	for _, entry := range found {
+		if entry.IsDir() {
 			names = append(names, entry.Name())
 		}
 	}
-	return names, nil
-}
-
-// A keystore is a directory of nsc's keys:
-//
-//	<keystore>/keys/<O|A|U>/<second and third letter>/<public key>.nk
-//	<keystore>/creds/<operator>/<account>/<user>.creds
-type keystore string
-
-// seed returns the seed of a key, empty if the keystore does not have it.
-func (k keystore) seed(publicKey string) (string, error) {
-	file := filepath.Join(string(k), "keys", publicKey[:1], publicKey[1:3], publicKey+".nk")
-	return k.read(file, publicKey, func(data []byte) (string, error) { return strings.TrimSpace(string(data)), nil })
-}
-
-// userSeed looks for a user's seed, in the creds file too.
-func (k keystore) userSeed(operator, account, user, publicKey string) (string, error) {
-	seed, err := k.seed(publicKey)
-	if seed != "" || err != nil {
-		return seed, err
-	}
-	file := filepath.Join(string(k), "creds", operator, account, user+".creds")
-	return k.read(file, publicKey, func(data []byte) (string, error) {
-		pair, err := jwt.ParseDecoratedUserNKey(data)
-		if err != nil {
-			return "", err
-		}
-		seed, err := pair.Seed()
-		return string(seed), err
-	})
-}
-
-// read makes sure that a file's seed is that of the key. Its errors do not quote
-// the file.
-func (k keystore) read(file, publicKey string, parse func([]byte) (string, error)) (string, error) {
-	data, err := os.ReadFile(file) //nolint:gosec // reading the files of a directory that the caller names is the purpose
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	seed, err := parse(data)
-	if err != nil {
-		return "", fmt.Errorf("%s holds no seed", file)
-	}
-	pair, err := nkeys.FromSeed([]byte(seed))
-	if err != nil {
-		return "", fmt.Errorf("%s holds no seed", file)
-	}
-	defer pair.Wipe()
-	if public, err := pair.PublicKey(); err != nil || public != publicKey {
-		return "", fmt.Errorf("%s holds the seed of another key", file)
-	}
-	return seed, nil
+	return names, err
 }
