@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -267,6 +268,31 @@ func TestWithoutTheOperatorNothingIsImported(t *testing.T) {
 	out, err = runImport(t, h)
 	require.Error(t, err)
 	require.Contains(t, out, "permission denied")
+}
+
+func TestTheTokenIsThatOfVaultsTokenHelper(t *testing.T) {
+	dir := t.TempDir()
+	helper := func(script string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "helper"), []byte("#!/bin/sh\n"+script), 0o700))
+	}
+	helper(`[ "$1" = get ] && echo "a token"`)
+	makeFile(t, "token_helper = \""+filepath.Join(dir, "helper")+"\"\n", dir, "config")
+	t.Setenv("VAULT_CONFIG_PATH", filepath.Join(dir, "config"))
+	h, _, _, _ := acme(t)
+	newMount(t)
+	t.Setenv("VAULT_TOKEN", "")
+	out, err := runImport(t, h)
+	require.NoError(t, err, out)
+
+	helper("exit 0")
+	_, err = runImport(t, h)
+	require.ErrorContains(t, err, "log in to Vault first")
+	helper("echo out of order >&2; exit 1")
+	_, err = runImport(t, h)
+	require.ErrorContains(t, err, "out of order")
+	makeFile(t, "nonsense = 1\n", dir, "config")
+	_, err = runImport(t, h)
+	require.ErrorContains(t, err, "nonsense")
 }
 
 // A server may take no more than a thousand strings in what is nested in a request.

@@ -15,11 +15,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/api/cliconfig"
 )
 
 const usage = `Usage: nsc-import [-n] [options]
@@ -33,7 +33,7 @@ What nsc keeps is found as nsc finds it: by NSC_HOME, NKEYS_PATH, XDG_CONFIG_HOM
 XDG_DATA_HOME, the working directory, and what "nsc env" has set.
 
 Vault is reached as with the vault command: VAULT_ADDR, VAULT_TOKEN (or the token
-in ~/.vault-token), VAULT_NAMESPACE, VAULT_CACERT and so on.
+of its token helper), VAULT_NAMESPACE, VAULT_CACERT and so on.
 
 Options:
 `
@@ -122,16 +122,21 @@ func vault() (*api.Logical, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	if client.Token() == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return nil, errors.New("VAULT_TOKEN is not set")
-		}
-		token, err := os.ReadFile(filepath.Join(home, ".vault-token")) //nolint:gosec // the caller's own file
-		if err != nil {
-			return nil, errors.New("VAULT_TOKEN is not set, and there is no ~/.vault-token: log in to Vault first")
-		}
-		client.SetToken(strings.TrimSpace(string(token)))
+	if client.Token() != "" {
+		return client.Logical(), nil
 	}
+	helper, err := cliconfig.DefaultTokenHelper()
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	token, err := helper.Get()
+	token = strings.TrimSpace(token)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("vault's token helper: %w", err)
+	case token == "":
+		return nil, errors.New("VAULT_TOKEN is not set, and vault's token helper has no token: log in to Vault first")
+	}
+	client.SetToken(token)
 	return client.Logical(), nil
 }
