@@ -41,9 +41,9 @@ var jsonFields = map[string]bool{
 	"claims":        true,
 }
 
-// mostJSON is how many bytes a JSON field may have: an account's JWT, the largest
-// of what they say, is not to have more.
-const mostJSON = trust.MaxJWT
+// mostJSON is how many bytes a JSON field may have: twice of what may come of the
+// largest of them, an account's JWT.
+const mostJSON = 2 * trust.MaxJWT
 
 // normalizeJSON turns the JSON fields of a request into the form that their
 // schema declares, with numbers as they were written. It can be applied twice. A

@@ -34,7 +34,8 @@ type credentials struct {
 	userPublicKey    string
 	account          string
 	accountPublicKey string
-	external         bool // of someone else's NATS: nothing can be revoked
+	external         bool      // of someone else's NATS: nothing can be revoked
+	issued           time.Time // as the JWT has it
 	expires          time.Time
 	url              string
 }
@@ -158,11 +159,15 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		return nil, err
 	}
 	expires := now.Add(ttl).Truncate(time.Second)
+	issued, err := b.issuedAt(ctx, s, account, key, now)
+	if err != nil {
+		return nil, err
+	}
 	token, err := trust.UserToken{
 		Issuer:   signer,
 		Subject:  key.public,
 		Name:     user.Name,
-		IssuedAt: now,
+		IssuedAt: issued,
 		Expires:  expires,
 		NATS:     user.NATS,
 	}.Encode()
@@ -180,9 +185,25 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		account:          account.Name,
 		accountPublicKey: account.PublicKey,
 		external:         account.External,
+		issued:           issued,
 		expires:          expires,
 		url:              url,
 	}, nil
+}
+
+// issuedAt is the time of issue of a user JWT: now, or later where what was issued
+// now is revoked. Only a key that the workload brought can have been revoked by
+// itself.
+func (b *backend) issuedAt(ctx context.Context, s logical.Storage, account *chain.Account, key userKey, now time.Time) (time.Time, error) {
+	user := ""
+	if key.seed == "" {
+		user = key.public
+	}
+	notBefore, err := b.chain.NotBefore(ctx, s, account, user)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Unix(max(now.Unix(), notBefore), 0), nil
 }
 
 // forRoles is what a role's template may ask of the account.

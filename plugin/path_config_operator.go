@@ -32,6 +32,10 @@ func operatorFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeCommaStringSlice,
 			Description: `The nats, tls, ws or wss URLs at which clients find the NATS servers; logins answer with them. With http or https in account_jwt_server_url, changes of accounts are announced there. Default: "` + chain.DefaultNATSURL + `".`,
 		},
+		"clock_skew": {
+			Type:        framework.TypeDurationSecond,
+			Description: `How far the clocks of Vault's nodes and the NATS servers may be apart. Revocations reach so far ahead that they hold at all of them. Default: 10 minutes.`,
+		},
 		"strict_signing_key_usage": {
 			Type:        framework.TypeBool,
 			Description: `Have nats-server take only what signing keys signed, and nothing signed by an identity key. Default: true for an operator that the mount makes.`,
@@ -83,6 +87,7 @@ func operatorResponse() map[string]*framework.FieldSchema {
 		"account_jwt_server_url":    {Type: framework.TypeString, Description: "Where account JWTs are delivered; several URLs are separated by commas."},
 		"service_url":               {Type: framework.TypeString, Description: "Where clients find the NATS servers; several URLs are separated by commas."},
 		"strict_signing_key_usage":  {Type: framework.TypeBool, Description: "Whether nats-server takes only what signing keys signed."},
+		"clock_skew":                {Type: framework.TypeDurationSecond, Description: "How far clocks may be apart, in seconds."},
 		"nats_ca_pem":               {Type: framework.TypeString, Description: "CA certificates of the NATS servers."},
 		"nats_client_cert_pem":      {Type: framework.TypeString, Description: "Client certificate with which account JWTs are delivered."},
 		"nats_client_key_set":       {Type: framework.TypeBool, Description: "Whether there is a key of the client certificate."},
@@ -111,6 +116,10 @@ func givenOperator(d *framework.FieldData) chain.OperatorChange {
 		ClientCertPEM:       given[string](d, "nats_client_cert_pem"),
 		ClientKeyPEM:        given[string](d, "nats_client_key_pem"),
 	}
+	if skew := given[int](d, "clock_skew"); skew != nil {
+		seconds := int64(*skew)
+		change.ClockSkew = &seconds
+	}
 	if change.AccountJWTServerURL == nil {
 		change.AccountJWTServerURL = given[[]string](d, "account_jwt_url")
 	}
@@ -137,6 +146,7 @@ func operatorData(o *chain.Operator) map[string]any {
 		"account_jwt_server_url":    strings.Join(o.AccountJWTServerURL, ","),
 		"service_url":               strings.Join(o.ServiceURL, ","),
 		"strict_signing_key_usage":  o.Strict,
+		"clock_skew":                int64(o.ClockSkew / time.Second),
 		"nats_ca_pem":               o.CAPEM,
 		"nats_client_cert_pem":      o.ClientCertPEM,
 		"nats_client_key_set":       o.ClientKeySet,

@@ -103,7 +103,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		"account":            creds.account,
 		"account_public_key": creds.accountPublicKey,
 		"user_public_key":    creds.userPublicKey,
-		"issued":             now.Unix(),
+		"issued":             creds.issued.Unix(),
 		"expires":            creds.expires.Unix(),
 	})
 	resp.Secret.TTL = creds.expires.Sub(now)

@@ -36,7 +36,7 @@ func (b *backend) pathsJWTRevoke() []*framework.Path {
 			},
 			"before": {
 				Type:        framework.TypeTime,
-				Description: `Revoke what was issued up to this time, as Unix time or as RFC 3339 writes it. Default: now. Not for role.`,
+				Description: `Revoke what was issued up to this time, as Unix time or as RFC 3339 writes it. Default: all that was issued by now, at whichever node, which is a time ahead of the clock by the clock_skew of config. Not for role.`,
 			},
 			"undo": {
 				Type:        framework.TypeBool,
@@ -147,27 +147,22 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *chain.
 	data["user_public_key"] = user
 	now := time.Now()
 	before, given := d.GetOk("before")
-	if !given {
-		before = now
-	}
 	if d.Get("undo").(bool) {
 		if given {
 			return fault.In("before", "cannot be given with undo")
 		}
 		return b.undoRevocation(ctx, s, of.Account, user)
 	}
-	at := before.(time.Time)
-	switch {
-	case at.After(now):
-		return fault.In("before", "is in the future: %s", at.UTC().Format(time.RFC3339))
-	case at.Unix() <= 0:
-		return fault.In("before", "is before the time when anything was issued: %s", at.UTC().Format(time.RFC3339))
-	}
 	longest, err := b.limits.longestLife(ctx, s, b.System(), now)
 	if err != nil {
 		return err
 	}
-	if err := b.chain.RevokeUpTo(ctx, s, of, user, at, longest); err != nil {
+	if !given {
+		err = b.chain.RevokeNow(ctx, s, of, user, longest)
+	} else if err = checkBefore(before.(time.Time), now); err == nil {
+		err = b.chain.RevokeUpTo(ctx, s, of, user, before.(time.Time), longest)
+	}
+	if err != nil {
 		return err
 	}
 	// Perhaps it was revoked up to a later time before.
@@ -176,6 +171,17 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *chain.
 		describeRevocation(revoked, data)
 	}
 	return err
+}
+
+// checkBefore refuses a time that is no time of issue.
+func checkBefore(at, now time.Time) error {
+	switch {
+	case at.After(now):
+		return fault.In("before", "is in the future: %s", rfc3339(at))
+	case at.Unix() <= 0:
+		return fault.In("before", "is before the time when anything was issued: %s", rfc3339(at))
+	}
+	return nil
 }
 
 // describeRevocation adds what is answered about a revocation.

@@ -210,7 +210,7 @@ func TestVaultsTickForgetsRevocationsThatAreOver(t *testing.T) {
 	m := newAccountMount(t)
 	id, now := m.read("jwt/orders")["public_key"].(string), time.Now().Unix()
 	over, live := newKey(t, trust.User).Public(), newKey(t, trust.User).Public()
-	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: over, At: now - 1000, Until: now - 100}, true))
+	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: over, At: now - 10000, Until: now - 9000}, true))
 	require.NoError(t, m.chain.Revoke(t.Context(), m.storage, id, chain.Revocation{User: live, At: now, Until: now + 100}, true))
 	m.must(logical.RollbackOperation, "", nil)
 	m.restart()

@@ -20,6 +20,9 @@ type Account struct {
 	System    bool // it is the operator's system account
 	External  bool // someone else operates its NATS
 
+	revoked       bool             // it had revocations of its own when it was made ready
+	configRevoked map[string]int64 // what its config revokes
+
 	former  func() (*trust.Key, error) // the system account's plain signing key before the present one; nil if there is none
 	signers map[SignerName]func() (*trust.Key, error)
 }
@@ -45,7 +48,11 @@ func (c *Chain) Account(ctx context.Context, s logical.Storage, name string) (*A
 		if err != nil {
 			return nil, err
 		}
-		return entry.open(name, operator), nil
+		opened := entry.open(name, operator)
+		if !entry.External {
+			_, opened.revoked, err = c.Known(ctx, s, entry.PublicKey)
+		}
+		return opened, err
 	})
 }
 
@@ -97,7 +104,7 @@ func (e *namedEntry) open(name string, o *operator) *Account {
 		signers:   map[SignerName]func() (*trust.Key, error){},
 	}
 	if e.Claims != nil {
-		opened.Tags = e.Claims.Tags
+		opened.Tags, opened.configRevoked = e.Claims.Tags, e.Claims.Revocations
 	}
 	for _, key := range e.Keys {
 		switch {

@@ -46,7 +46,7 @@ func (c *Chain) checkAccount(ctx context.Context, s logical.Storage, name string
 		return fault.In("config", "has no operator yet: write config first")
 	}
 	now := time.Now()
-	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, now)
+	revoked, err := c.revocations.list(ctx, s, entry.PublicKey, now, operator.entry.clockSkew())
 	if err != nil {
 		return err
 	}

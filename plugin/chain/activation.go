@@ -55,11 +55,23 @@ func (c *Chain) ActivationToken(ctx context.Context, s logical.Storage, given Ac
 	if given.TTL > 0 {
 		activation.Expires = now.Add(given.TTL)
 	}
-	token, err := activation.Encode(signer, now.Unix())
+	token, err := activation.Encode(signer, max(now.Unix(), exporter.revokesActivations(subject, kind, importer)+1))
 	if err != nil {
 		return "", fault.In("subject", "%s", err)
 	}
 	return token, nil
+}
+
+// revokesActivations is the time of issue up to which the account's exports refuse
+// activation tokens of an importer.
+func (e *namedEntry) revokesActivations(subject jwt.Subject, kind jwt.ExportType, importer string) int64 {
+	at := int64(0)
+	for _, export := range e.Claims.Exports {
+		if export.Type == kind && subject.IsContainedIn(export.Subject) {
+			at = max(at, export.Revocations[importer], export.Revocations[jwt.All])
+		}
+	}
+	return at
 }
 
 func exportType(name string) (jwt.ExportType, error) {

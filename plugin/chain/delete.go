@@ -52,7 +52,7 @@ func (c *Chain) revokeNamed(ctx context.Context, s logical.Storage, user *namedE
 		return nil, err
 	}
 	of := &Revocable{Account: account.PublicKey, Foreign: user.mayHaveForeignUsers()}
-	return []string{account.PublicKey}, c.RevokeUpTo(ctx, s, of, user.PublicKey, time.Now(), longest)
+	return []string{account.PublicKey}, c.RevokeNow(ctx, s, of, user.PublicKey, longest)
 }
 
 // deleteStored deletes what has that name and returns what it was, nil if there

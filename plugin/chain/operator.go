@@ -49,6 +49,7 @@ type operatorEntry struct {
 	SystemAccount string `json:"system_account"` // public key
 	SystemUser    string `json:"system_user"`    // seed of the user that delivers
 
+	ClockSkew           *int64   `json:"clock_skew,omitempty"` // in seconds; nil for the default
 	AccountJWTServerURL []string `json:"account_jwt_server_url"`
 	ServiceURL          []string `json:"service_url"`
 	CAPEM               string   `json:"nats_ca_pem,omitempty"`

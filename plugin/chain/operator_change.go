@@ -28,6 +28,7 @@ type OperatorChange struct {
 
 	AccountJWTServerURL *[]string
 	ServiceURL          *[]string
+	ClockSkew           *int64 // in seconds
 	CAPEM               *string
 	ClientCertPEM       *string
 	ClientKeyPEM        *string
@@ -115,6 +116,9 @@ func (e *operatorEntry) apply(given OperatorChange) error {
 	if len(e.AccountJWTServerURL) == 0 {
 		e.AccountJWTServerURL = []string{DefaultNATSURL}
 	}
+	if given.ClockSkew != nil {
+		e.ClockSkew = given.ClockSkew
+	}
 	set(&e.CAPEM, given.CAPEM)
 	set(&e.ClientCertPEM, given.ClientCertPEM)
 	set(&e.ClientKeyPEM, given.ClientKeyPEM)
@@ -162,6 +166,9 @@ func (e *operatorEntry) check() error {
 	}
 	if err := checkURLs("account_jwt_server_url", e.AccountJWTServerURL, "nats", "tls", "http", "https"); err != nil {
 		return err
+	}
+	if skew := e.clockSkew(); skew < 0 || skew > maxClockSkew {
+		return fault.In("clock_skew", "is %s, and has to be between 0 and %s", skew, maxClockSkew)
 	}
 	if e.CAPEM != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(e.CAPEM)) {
 		return fault.In("nats_ca_pem", "holds no PEM certificate")

@@ -22,6 +22,7 @@ type Operator struct {
 
 	AccountJWTServerURL []string
 	ServiceURL          []string
+	ClockSkew           time.Duration // how far clocks may be apart
 	CAPEM               string
 	ClientCertPEM       string
 	ClientKeySet        bool
@@ -66,6 +67,7 @@ func (e *operatorEntry) view() *Operator {
 		Strict:              e.Claims.StrictSigningKeyUsage,
 		AccountJWTServerURL: e.AccountJWTServerURL,
 		ServiceURL:          e.ServiceURL,
+		ClockSkew:           e.clockSkew(),
 		CAPEM:               e.CAPEM,
 		ClientCertPEM:       e.ClientCertPEM,
 		ClientKeySet:        e.ClientKeyPEM != "",

@@ -88,7 +88,11 @@ func condense(revoked []Revocation, keep int) []Revocation {
 // PruneRevocations drops the revocations that are over, and returns a warning for
 // each account, by public key, that has little room left for more.
 func (c *Chain) PruneRevocations(ctx context.Context, s logical.Storage, now time.Time) (map[string]string, error) {
-	left, err := c.revocations.prune(ctx, s, now)
+	skew, err := c.ClockSkew(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	left, err := c.revocations.prune(ctx, s, now, skew)
 	if err != nil {
 		return nil, err
 	}

@@ -31,12 +31,10 @@ type Revocation struct {
 	Until int64  `json:"until"` // Unix time by which those JWTs have expired; 0 if they do not
 }
 
-// clockDifference is how far behind the clock of a nats-server may be: for so
-// long it may let in a user whose JWT has ended here.
-const clockDifference = time.Minute
-
-func (r Revocation) over(now time.Time) bool {
-	return r.Until != 0 && r.Until+int64(clockDifference/time.Second) <= now.Unix()
+// over reports whether nobody who has the JWTs is let in without the revocation
+// any more: see clock.go.
+func (r Revocation) over(now time.Time, skew time.Duration) bool {
+	return r.Until != 0 && r.Until+int64(skew/time.Second) <= now.Unix()
 }
 
 // merge is one revocation that covers what two of the same key cover.
@@ -53,6 +51,7 @@ func (r Revocation) merge(other Revocation) Revocation {
 type revocations struct {
 	mu       sync.Mutex
 	accounts map[string]*accountRevocations
+	some     map[string]bool // accounts that have come to have some since the process started
 }
 
 // accountRevocations are those of one account.
@@ -65,11 +64,17 @@ type accountRevocations struct {
 		waiting []*waitingRevocation
 	}
 
-	// mu is held by the caller who writes, for itself and all who wait.
-	mu       sync.Mutex
+	// mu is held by the caller who writes, for itself and all who wait, and by those
+	// who read storage.
+	mu sync.Mutex
+
+	// view guards what follows, and is held for no longer than it takes to look or
+	// to replace: logins do not wait for a writer.
+	view     sync.RWMutex
 	loaded   bool
 	segments map[int]segment
 	number   map[string]int // of the segment that a key is in
+	everyone int64          // up to which time of issue the account's JWT revokes everyone
 }
 
 // A segment is what is in one storage entry, by key. It is never changed but
@@ -87,7 +92,7 @@ type waitingRevocation struct {
 }
 
 func newRevocations() *revocations {
-	return &revocations{accounts: map[string]*accountRevocations{}}
+	return &revocations{accounts: map[string]*accountRevocations{}, some: map[string]bool{}}
 }
 
 // of returns those of an account for use until release is called. Those of an
@@ -114,10 +119,33 @@ func (r *revocations) of(account string) (a *accountRevocations, release func())
 // invalidate forgets what was read of the account that a storage key belongs to.
 func (r *revocations) invalidate(key string) {
 	account, _, _ := strings.Cut(strings.TrimPrefix(key, revokedPrefix), "/")
+	r.noteSome(account)
 	a, release := r.of(account)
 	defer release()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.forget()
+}
+
+// noteSome notes that an account has revocations.
+func (r *revocations) noteSome(account string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.some[account] = true
+}
+
+// haveCome reports whether the account has come to have revocations since the
+// process started.
+func (r *revocations) haveCome(account string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.some[account]
+}
+
+// forget has storage be read again.
+func (a *accountRevocations) forget() {
+	a.view.Lock()
+	defer a.view.Unlock()
 	a.loaded = false
 }
 
@@ -125,6 +153,7 @@ func (r *revocations) invalidate(key string) {
 // another writes is written together with all who came meanwhile; around is
 // called once for all of them.
 func (r *revocations) add(ctx context.Context, s logical.Storage, account string, wanted Revocation, around around) error {
+	r.noteSome(account)
 	a, release := r.of(account)
 	defer release()
 	mine := &waitingRevocation{Revocation: wanted}
@@ -203,7 +232,7 @@ func (a *accountRevocations) store(ctx context.Context, s logical.Storage, accou
 			err = store.Write(ctx, s, key, slices.Collect(maps.Values(list)))
 		}
 		if err != nil {
-			a.loaded = false // what of it was written is not known
+			a.forget() // what of it was written is not known
 			return fmt.Errorf("storing revocations: %w", err)
 		}
 		a.put(number, list)
@@ -213,28 +242,71 @@ func (a *accountRevocations) store(ctx context.Context, s logical.Storage, accou
 
 // put takes a segment over from storage.
 func (a *accountRevocations) put(number int, list segment) {
+	a.view.Lock()
+	defer a.view.Unlock()
 	for user := range a.segments[number] {
 		delete(a.number, user)
 	}
 	delete(a.segments, number)
-	if len(list) == 0 {
-		return
+	if len(list) > 0 {
+		a.segments[number] = list
+		for user := range list {
+			a.number[user] = number
+		}
 	}
-	a.segments[number] = list
-	for user := range list {
-		a.number[user] = number
+	a.everyone = a.revokesEveryone()
+}
+
+// revokesEveryone is the time of issue up to which the account's JWT may revoke
+// everyone: as it says, or as it has to when not all revocations fit.
+func (a *accountRevocations) revokesEveryone() int64 {
+	at := a.segments[a.number[EveryUser]][EveryUser].At
+	if len(a.number) <= newestKept {
+		return at
 	}
+	times := make([]int64, 0, len(a.number))
+	for _, list := range a.segments {
+		for _, r := range list {
+			times = append(times, r.At)
+		}
+	}
+	slices.Sort(times)
+	return max(at, times[len(times)-1-newestKept])
+}
+
+// floor returns the time of issue up to which JWTs of a user are refused. It does
+// not wait for a writer.
+func (r *revocations) floor(ctx context.Context, s logical.Storage, account, user string) (int64, error) {
+	a, release := r.of(account)
+	defer release()
+	if at, ok := a.floor(user); ok {
+		return at, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.load(ctx, s, account); err != nil {
+		return 0, err
+	}
+	at, _ := a.floor(user)
+	return at, nil
+}
+
+// floor returns false while storage has not been read.
+func (a *accountRevocations) floor(user string) (int64, bool) {
+	a.view.RLock()
+	defer a.view.RUnlock()
+	return max(a.everyone, a.segments[a.number[user]][user].At), a.loaded
 }
 
 func (a *accountRevocations) load(ctx context.Context, s logical.Storage, account string) error {
-	if a.loaded {
+	if a.loaded { // only who holds mu changes it
 		return nil
 	}
 	keys, err := s.List(ctx, revokedPrefix+account+"/")
 	if err != nil {
 		return fmt.Errorf("listing the revocations of account %s: %w", account, err)
 	}
-	a.segments, a.number = make(map[int]segment, len(keys)), map[string]int{}
+	a.empty(len(keys))
 	for _, key := range keys {
 		number, err := strconv.Atoi(key)
 		if err != nil {
@@ -253,8 +325,17 @@ func (a *accountRevocations) load(ctx context.Context, s logical.Storage, accoun
 		}
 		a.put(number, list)
 	}
+	a.view.Lock()
+	defer a.view.Unlock()
 	a.loaded = true
 	return nil
+}
+
+// empty makes room for so many segments.
+func (a *accountRevocations) empty(segments int) {
+	a.view.Lock()
+	defer a.view.Unlock()
+	a.segments, a.number = make(map[int]segment, segments), map[string]int{}
 }
 
 func segmentKey(account string, number int) string {
@@ -262,7 +343,7 @@ func segmentKey(account string, number int) string {
 }
 
 // list returns the revocations of an account that are not over yet.
-func (r *revocations) list(ctx context.Context, s logical.Storage, account string, now time.Time) ([]Revocation, error) {
+func (r *revocations) list(ctx context.Context, s logical.Storage, account string, now time.Time, skew time.Duration) ([]Revocation, error) {
 	a, release := r.of(account)
 	defer release()
 	a.mu.Lock()
@@ -273,7 +354,7 @@ func (r *revocations) list(ctx context.Context, s logical.Storage, account strin
 	live := make([]Revocation, 0, len(a.number))
 	for _, list := range a.segments {
 		for _, r := range list {
-			if !r.over(now) {
+			if !r.over(now, skew) {
 				live = append(live, r)
 			}
 		}
@@ -322,13 +403,13 @@ func (r *revocations) remove(ctx context.Context, s logical.Storage, account str
 // prune drops what is over, of all accounts, and returns how many revocations
 // those that had any have left. The servers need not hear of it: an expired JWT
 // is refused without a revocation.
-func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Time) (map[string]int, error) {
+func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Time, skew time.Duration) (map[string]int, error) {
 	accounts, err := s.List(ctx, revokedPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing the accounts with revocations: %w", err)
 	}
 	unnoticed := func(_ context.Context, write func() error) error { return write() }
-	over := func(r Revocation) bool { return r.over(now) }
+	over := func(r Revocation) bool { return r.over(now, skew) }
 	left := make(map[string]int, len(accounts))
 	for _, account := range accounts {
 		account = strings.TrimSuffix(account, "/")

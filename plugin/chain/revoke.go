@@ -50,6 +50,16 @@ func (c *Chain) Revoke(ctx context.Context, s logical.Storage, account string, w
 	return c.revocations.add(ctx, s, account, wanted, c.revoking(s, account, paced))
 }
 
+// RevokeNow revokes what has been issued to a user, or to EveryUser, whatever the
+// clock of the node that issued it: see clock.go.
+func (c *Chain) RevokeNow(ctx context.Context, s logical.Storage, of *Revocable, user string, longest time.Duration) error {
+	skew, err := c.ClockSkew(ctx, s)
+	if err != nil {
+		return err
+	}
+	return c.RevokeUpTo(ctx, s, of, user, time.Now().Add(skew), longest)
+}
+
 // RevokeUpTo revokes what was issued to a user, or to EveryUser, up to a time,
 // until all of that has expired: longest is what a user JWT lives at most. It is
 // kept until it is undone where something of it may be foreign.
@@ -71,7 +81,11 @@ func (c *Chain) UndoRevocation(ctx context.Context, s logical.Storage, account, 
 
 // Revocations returns those of an account that are not over yet.
 func (c *Chain) Revocations(ctx context.Context, s logical.Storage, account string) ([]Revocation, error) {
-	return c.revocations.list(ctx, s, account, time.Now())
+	skew, err := c.ClockSkew(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return c.revocations.list(ctx, s, account, time.Now(), skew)
 }
 
 // Revocation returns the one of a user, or of EveryUser; the zero value if there

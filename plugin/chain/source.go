@@ -17,6 +17,7 @@ import (
 type DeliverySettings struct {
 	serverURLs, serviceURLs []string
 	tls                     delivery.TLS
+	clockSkew               time.Duration
 	systemAccount           string // public key
 }
 
@@ -36,6 +37,7 @@ func (c *Chain) DeliverySettings(ctx context.Context, s logical.Storage) (*Deliv
 		serverURLs:    e.AccountJWTServerURL,
 		serviceURLs:   e.ServiceURL,
 		tls:           delivery.TLS{CA: e.CAPEM, Cert: e.ClientCertPEM, Key: e.ClientKeyPEM},
+		clockSkew:     e.clockSkew(),
 		systemAccount: e.SystemAccount,
 	}, nil
 }
@@ -47,6 +49,7 @@ func (c *Chain) DeliveryConfig(s logical.Storage, settings *DeliverySettings) de
 		ServerURLs:  settings.serverURLs,
 		ServiceURLs: settings.serviceURLs,
 		TLS:         settings.tls,
+		ClockSkew:   settings.clockSkew,
 		Logger:      c.logger.Named("delivery"),
 		User: func() (string, func([]byte) ([]byte, error), error) {
 			return c.systemUser(context.Background(), s)
@@ -72,6 +75,7 @@ func (c *Chain) farewell(ctx context.Context, s logical.Storage, id string, expi
 		return "", err
 	}
 	issued := time.Now().Unix()
+	revoked := time.Now().Add(operator.entry.clockSkew()).Unix()
 	index, err := readIndex(ctx, s, id)
 	if err != nil {
 		return "", err
@@ -79,7 +83,7 @@ func (c *Chain) farewell(ctx context.Context, s logical.Storage, id string, expi
 	if index != nil {
 		issued = max(issued, index.at(operator.entry))
 	}
-	return trust.EncodeFarewell(operator.signing, id, issued, expires.Unix())
+	return trust.EncodeFarewell(operator.signing, id, issued, revoked, expires.Unix())
 }
 
 // Source shows delivery the accounts in storage.

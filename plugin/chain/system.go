@@ -36,8 +36,12 @@ func (c *Chain) systemUser(ctx context.Context, s logical.Storage) (string, func
 		return "", nil, err
 	}
 	now := time.Now()
+	notBefore, err := c.NotBefore(ctx, s, system, operator.systemUser.Public())
+	if err != nil {
+		return "", nil, err
+	}
 	token, err := trust.UserToken{Issuer: signer, Subject: operator.systemUser.Public(), Name: "vault",
-		IssuedAt: now, Expires: now.Add(systemUserTTL), NATS: claims}.Encode()
+		IssuedAt: time.Unix(max(now.Unix(), notBefore), 0), Expires: now.Add(systemUserTTL), NATS: claims}.Encode()
 	sign := func(nonce []byte) ([]byte, error) { return operator.systemUser.Sign(nonce), nil }
 	return token, sign, err
 }

@@ -144,7 +144,16 @@ func (c *Chain) UserJWT(ctx context.Context, s logical.Storage, user *Named, now
 		ttl = user.TTL
 	}
 	expires = now.Add(min(ttl, most)).Truncate(time.Second)
-	token, err = trust.UserToken{Issuer: signer, Subject: user.PublicKey, Name: user.Name, IssuedAt: now, Expires: expires, NATS: claims}.Encode()
+	opened, err := c.Account(ctx, s, user.Account)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	notBefore, err := c.NotBefore(ctx, s, opened, user.PublicKey)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	issued := time.Unix(max(now.Unix(), notBefore), 0)
+	token, err = trust.UserToken{Issuer: signer, Subject: user.PublicKey, Name: user.Name, IssuedAt: issued, Expires: expires, NATS: claims}.Encode()
 	return token, expires, err
 }
 

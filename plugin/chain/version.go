@@ -89,7 +89,7 @@ func (c *Chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 	if index.Revoked {
 		// Those that are over now are of no use in the JWT. Its time of issue does not
 		// say that, since many changes take it ahead of the clock.
-		if revoked, err = c.revocations.list(ctx, s, id, time.Now()); err != nil {
+		if revoked, err = c.revocations.list(ctx, s, id, time.Now(), operator.entry.clockSkew()); err != nil {
 			return nil, err
 		}
 	}

@@ -46,6 +46,11 @@ type Config struct {
 	// account off servers that refuse deletion or know none.
 	Farewell func(id string, expires time.Time) (string, error)
 
+	// ClockSkew is how far the clock of a server may be from the one here. A server
+	// that is further off is told of, and the last JWT of a removed account lives so
+	// much longer.
+	ClockSkew time.Duration
+
 	// Logger gets connection changes and refusals; never a token or a seed.
 	Logger hclog.Logger
 }

@@ -143,7 +143,7 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 			}
 		}
 	}
-	expires := time.Now().Add(farewellTime)
+	expires := time.Now().Add(farewellTime + r.config.ClockSkew)
 	farewell, err := r.config.Farewell(id, expires)
 	if err != nil {
 		return 0, fmt.Errorf("signing the account's last JWT: %w", err)

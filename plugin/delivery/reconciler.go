@@ -49,8 +49,8 @@ const (
 	minBackoff = 250 * time.Millisecond
 	maxBackoff = 30 * time.Second
 
-	// farewellTime is the life of the last JWT of a removed account; it has to
-	// exceed the difference of the clocks here and at the servers.
+	// farewellTime is the life of the last JWT of a removed account, by the clock of
+	// the server that is the furthest ahead.
 	farewellTime = time.Minute
 
 	// forgetAfter is when a server that is away is no longer waited for.

@@ -110,12 +110,12 @@ func EncodeDeletion(operator *Key, ids []string, issuedAt int64) (string, error)
 }
 
 // EncodeFarewell makes an account JWT that lets nobody in: no connection is
-// allowed, every user issued up to then is revoked, and it ends at expires
-// (Unix time). It stands in for an account that servers refuse to delete.
-func EncodeFarewell(operator *Key, subject string, issuedAt, expires int64) (string, error) {
+// allowed, every user issued up to revoked is, and it ends at expires (both Unix
+// times). It stands in for an account that servers refuse to delete.
+func EncodeFarewell(operator *Key, subject string, issuedAt, revoked, expires int64) (string, error) {
 	claims := jwt.NewAccountClaims(subject)
 	claims.Limits = jwt.OperatorLimits{}
-	claims.Revocations = jwt.RevocationList{jwt.All: issuedAt}
+	claims.Revocations = jwt.RevocationList{jwt.All: revoked}
 	claims.Expires = expires
 	claims.Type, claims.Version = jwt.AccountClaim, jwtVersion
 	return encode(operator, issuedAt, &claims.ClaimsData, claims)
