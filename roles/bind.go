@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/strutil"
+
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
@@ -223,14 +225,14 @@ func (c *Compiled) couldTake(namespace, name string) error {
 }
 
 func (c *Compiled) checkAccountName(name string) error {
-	if !matchesAny(c.role.BoundServiceAccountNames, name) {
+	if !strutil.StrListContainsGlob(c.role.BoundServiceAccountNames, name) {
 		return fmt.Errorf("the service account name %s is none of the role's bound_service_account_names", quote(name))
 	}
 	return nil
 }
 
 func (c *Compiled) checkNamespace(namespace string, selected bool) error {
-	if !selected && !matchesAny(c.role.BoundServiceAccountNamespaces, namespace) {
+	if !selected && !strutil.StrListContainsGlob(c.role.BoundServiceAccountNamespaces, namespace) {
 		return fmt.Errorf("the namespace %s is not one that the role binds", quote(namespace))
 	}
 	return nil

@@ -247,6 +247,33 @@ func TestBindMakesTheIdentity(t *testing.T) {
 	})
 }
 
+// What a pattern means is strutil's to say, as in Vault's own methods; should it
+// come to say something else, roles that bind by patterns would.
+func TestAPatternMatches(t *testing.T) {
+	for _, test := range []struct {
+		pattern, value string
+		matches        bool
+	}{
+		{"*", "", true}, {"*", "a.b c", true}, {"**", "", true}, {"**", "a", true},
+		{"", "", true}, {"", "a", false},
+		{"a", "a", true}, {"a", "A", false}, {"A*", "ab", false}, {"a", "ab", false}, {"a", "", false},
+		{"a*", "a", true}, {"a*", "ab", true}, {"a*", "ba", false},
+		{"*a", "a", true}, {"*a", "ba", true}, {"*a", "ab", false},
+		{"*a*", "bab", true}, {"*a*", "b", false},
+		{"a*b", "ab", true}, {"a*b", "axb", true}, {"a*b", "axbx", false}, {"a*a", "a", false},
+		{"a*b*c", "a-b-b-c", true}, {"a*b*c", "a-c", false}, {"a**c", "abc", true},
+		{"a?", "ab", false}, {"[a]", "a", false}, {"a\\*", "a\\b", true}, {"*\n", "a\n", true},
+	} {
+		c := compile(t, jwtRole(func(r *Role) {
+			r.BoundClaimsType, r.BoundClaims = BoundClaimsGlob, map[string]any{"x": test.pattern}
+		}))
+		_, err := c.Bind(&claims.Profile{
+			Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: map[string]any{"sub": "runner", "x": test.value},
+		}, now)
+		require.Equal(t, test.matches, err == nil, "%q and %q: %v", test.pattern, test.value, err)
+	}
+}
+
 func TestBoundClaimsOfARoleInPlainGoValues(t *testing.T) {
 	c := compile(t, jwtRole(func(r *Role) { r.BoundClaims = map[string]any{"a": float64(42), "b": 7} }))
 	_, err := c.Bind(token(t, `{"a": 42, "b": 7.0}`), now)

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/ryanuber/go-glob"
+	"github.com/hashicorp/go-secure-stdlib/strutil"
 )
 
 // A boundClaim is one entry of bound_claims: the claim, or one of its elements,
@@ -75,15 +75,10 @@ func (b *boundClaim) match(all map[string]any) error {
 func (b *boundClaim) matchesOne(claim any) bool {
 	if b.globs != nil {
 		s, ok := claim.(string)
-		return ok && matchesAny(b.globs, s)
+		return ok && strutil.StrListContainsGlob(b.globs, s)
 	}
 	have, ok := scalar(claim)
 	return ok && slices.Contains(b.want, have)
-}
-
-// matchesAny says whether a pattern, in which * matches anything, matches s.
-func matchesAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool { return glob.Glob(pattern, s) })
 }
 
 // A number is a JSON number in one spelling, so that 1, 1.0 and 1e0 are equal,

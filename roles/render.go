@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/hashicorp/go-secure-stdlib/strutil"
 )
 
 // maxSubjects bounds how many subjects one list of permissions renders to, and
@@ -135,8 +136,8 @@ func (r *rendering) renderTags() {
 				r.refuse(fmt.Errorf("%s is %s: a brace in it could be taken for a placeholder by nats-server", tag.place, quote(s)))
 			case !hasKey && strings.Contains(s, ":") && !tag.constant():
 				r.refuse(fmt.Errorf("%s is %s: a value with a colon would make it a key; write the tag as \"key:%s\"", tag.place, quote(s), tag.source))
-			case !slices.Contains(r.tags, s):
-				r.tags = append(r.tags, s)
+			default:
+				r.tags = strutil.AppendIfMissing(r.tags, s)
 			}
 		}
 	}
