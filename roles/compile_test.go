@@ -91,6 +91,18 @@ func TestCompileRefuses(t *testing.T) {
 				r.BoundServiceAccountNames = []string{"*"}
 				r.BoundServiceAccountNamespaceSelector = "{}"
 			}), "bound_service_account_names", "every service account"},
+		"a Kubernetes role for every service account by other patterns that match all": {
+			kubernetesRole(func(r *Role) {
+				r.BoundServiceAccountNames, r.BoundServiceAccountNamespaces = []string{"**"}, []string{"***"}
+			}), "bound_service_account_names", "every service account"},
+		"a Kubernetes role for every service account by such a pattern and an empty selector": {
+			kubernetesRole(func(r *Role) {
+				r.BoundServiceAccountNames, r.BoundServiceAccountNamespaceSelector = []string{"**"}, "{}"
+			}), "bound_service_account_names", "every service account"},
+		"a Kubernetes role for every service account by such patterns beside others": {
+			kubernetesRole(func(r *Role) {
+				r.BoundServiceAccountNames, r.BoundServiceAccountNamespaces = []string{"a", "**"}, []string{"b*", "**"}
+			}), "bound_service_account_names", "every service account"},
 		"a star beside other names": {
 			kubernetesRole(func(r *Role) { r.BoundServiceAccountNames = []string{"a", "*"} }), "bound_service_account_names", "stand alone"},
 		"a star beside other namespaces": {
@@ -147,6 +159,13 @@ func TestCompileAccepts(t *testing.T) {
 		"a Kubernetes role":                 kubernetesRole(nil),
 		"every name in one namespace":       kubernetesRole(func(r *Role) { r.BoundServiceAccountNames = []string{"*"} }),
 		"one name in every namespace":       kubernetesRole(func(r *Role) { r.BoundServiceAccountNamespaces = []string{"*"} }),
+		"every service account for which an expression holds": kubernetesRole(func(r *Role) {
+			r.BoundServiceAccountNames, r.BoundServiceAccountNamespaces = []string{"*"}, []string{"*"}
+			r.BoundExpression = "'system:serviceaccounts:ci' in groups"
+		}),
+		"every service account at some addresses": kubernetesRole(func(r *Role) {
+			r.BoundServiceAccountNames, r.BoundServiceAccountNamespaces, r.TokenBoundCIDRs = []string{"*"}, []string{"**"}, true
+		}),
 		"a selector instead of namespaces": kubernetesRole(func(r *Role) {
 			r.BoundServiceAccountNamespaces, r.BoundServiceAccountNamespaceSelector = nil, `{"matchLabels": {"a": "b"}}`
 		}),

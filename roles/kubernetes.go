@@ -40,7 +40,7 @@ func (c *Compiled) compileKubernetes() error {
 			return badField(f.name, "has an empty value")
 		}
 	}
-	everyNamespace := slices.Contains(r.BoundServiceAccountNamespaces, "*")
+	everyNamespace := slices.ContainsFunc(r.BoundServiceAccountNamespaces, matchesAll)
 	if r.BoundServiceAccountNamespaceSelector != "" {
 		var err error
 		if c.selector, err = parseSelector(r.BoundServiceAccountNamespaceSelector); err != nil {
@@ -48,11 +48,16 @@ func (c *Compiled) compileKubernetes() error {
 		}
 		everyNamespace = everyNamespace || c.selector.Empty()
 	}
-	if everyNamespace && r.BoundServiceAccountNames[0] == "*" {
-		return badField("bound_service_account_names", `is "*" and every namespace is bound: the role would take every service account of the cluster`)
+	everyName := slices.ContainsFunc(r.BoundServiceAccountNames, matchesAll)
+	if everyName && everyNamespace && r.BoundExpression == "" && !r.TokenBoundCIDRs {
+		return badField("bound_service_account_names", "takes every name and every namespace is bound: the role would take every service account of the cluster, "+
+			"unless bound_expression or token_bound_cidrs bind it")
 	}
 	return nil
 }
+
+// matchesAll says whether the pattern leaves out nothing: it is *, or several.
+func matchesAll(pattern string) bool { return pattern != "" && strings.Trim(pattern, "*") == "" }
 
 // parseSelector parses a label selector, a JSON or YAML object. The Kubernetes
 // method takes matchLabels only.
