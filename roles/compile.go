@@ -51,12 +51,7 @@ type mapping struct {
 // an effect on what was compiled.
 func (r *Role) Compile() (*Compiled, error) {
 	c := &Compiled{role: *r}
-	if c.role.RoleType == "" {
-		c.role.RoleType = TypeJWT
-	}
-	if c.role.Issuer == "" && c.role.RoleType != TypeVault {
-		c.role.Issuer = DefaultIssuer
-	}
+	c.role.SetDefaults()
 	for _, step := range []func() error{
 		c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser,
 	} {
@@ -75,22 +70,9 @@ func badField(field, format string, args ...any) error {
 // checkValues checks the fields that take one of a few values, and the names.
 func (c *Compiled) checkValues() error {
 	r := &c.role
-	for _, f := range []struct {
-		name  string
-		value *string
-		known []string // the first is the default
-	}{
-		{"role_type", &r.RoleType, []string{TypeJWT, TypeKubernetes, TypeVault}},
-		{"bound_claims_type", &r.BoundClaimsType, []string{BoundClaimsString, BoundClaimsGlob}},
-		{"alias_name_source", &r.AliasNameSource, []string{AliasServiceAccountUID, AliasServiceAccountName}},
-		{"user_key", &r.UserKey, []string{UserKeyAny, UserKeyClient}},
-		{"signing_key", &r.SigningKey, []string{SigningKeyAccount, SigningKeyRole}},
-	} {
-		if *f.value == "" {
-			*f.value = f.known[0]
-		}
-		if !slices.Contains(f.known, *f.value) {
-			return badField(f.name, "is %q: it must be one of %q", *f.value, f.known)
+	for _, choice := range r.choices() {
+		if !slices.Contains(choice.known, *choice.value) {
+			return badField(choice.field, "is %q: it must be one of %q", *choice.value, choice.known)
 		}
 	}
 	if strings.Contains(r.Issuer, ":") {

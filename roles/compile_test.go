@@ -180,6 +180,26 @@ func TestCompileAccepts(t *testing.T) {
 	}
 }
 
+func TestAnEmptyChoiceIsItsDefault(t *testing.T) {
+	emptied := *New()
+	for _, choice := range emptied.choices() {
+		*choice.value = ""
+	}
+	emptied.Issuer = ""
+	emptied.SetDefaults()
+	require.Equal(t, *New(), emptied)
+
+	chosen := Role{RoleType: TypeKubernetes, Issuer: "a", BoundClaimsType: BoundClaimsGlob, AliasNameSource: AliasServiceAccountName,
+		UserKey: UserKeyClient, SigningKey: SigningKeyRole}
+	filled := chosen
+	filled.SetDefaults()
+	require.Equal(t, chosen, filled)
+
+	vault := Role{RoleType: TypeVault}
+	vault.SetDefaults()
+	require.Empty(t, vault.Issuer, "a role of type vault has no issuer")
+}
+
 func TestTheRoleMayChangeAfterItWasCompiled(t *testing.T) {
 	r := jwtRole(nil)
 	c := compile(t, r)

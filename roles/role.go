@@ -106,14 +106,39 @@ type Role struct {
 // New returns a role with the defaults of its fields, so that a caller only
 // sets what a request gives.
 func New() *Role {
-	return &Role{
-		RoleType:           TypeJWT,
-		Issuer:             DefaultIssuer,
-		BoundClaimsType:    BoundClaimsString,
-		AliasNameSource:    AliasServiceAccountUID,
-		UserKey:            UserKeyAny,
-		SigningKey:         SigningKeyAccount,
-		CredentialsOnLogin: true,
+	r := &Role{CredentialsOnLogin: true}
+	r.SetDefaults()
+	return r
+}
+
+// SetDefaults gives the fields that take one of a few values their default where
+// they are empty, so that a role reads back as what it does. A role_type that is
+// to follow from the issuer has to be filled in before.
+func (r *Role) SetDefaults() {
+	for _, c := range r.choices() {
+		if *c.value == "" {
+			*c.value = c.known[0]
+		}
+	}
+	if r.Issuer == "" && r.RoleType != TypeVault {
+		r.Issuer = DefaultIssuer
+	}
+}
+
+// A choice is a field that takes one of a few values.
+type choice struct {
+	field string
+	value *string
+	known []string // the first is the default
+}
+
+func (r *Role) choices() []choice {
+	return []choice{
+		{"role_type", &r.RoleType, []string{TypeJWT, TypeKubernetes, TypeVault}},
+		{"bound_claims_type", &r.BoundClaimsType, []string{BoundClaimsString, BoundClaimsGlob}},
+		{"alias_name_source", &r.AliasNameSource, []string{AliasServiceAccountUID, AliasServiceAccountName}},
+		{"user_key", &r.UserKey, []string{UserKeyAny, UserKeyClient}},
+		{"signing_key", &r.SigningKey, []string{SigningKeyAccount, SigningKeyRole}},
 	}
 }
 
