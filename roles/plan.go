@@ -58,6 +58,9 @@ func (c *Compiled) compileUser() error {
 	if err := plan.link(); err != nil {
 		return badField("user_template", "%s", err)
 	}
+	if err := plan.reserve(); err != nil {
+		return err
+	}
 	if err := c.checkMetadataCalls(plan); err != nil {
 		return err
 	}
@@ -107,12 +110,55 @@ func (p *userPlan) link() error {
 				}
 			}
 			if first := e.parts[0].call; first != nil && (list == pubAllow || list == subAllow) {
-				first.leads = true
+				first.begins = "a subject"
 			}
+		}
+	}
+	for _, c := range p.calls[:p.tagsEnd] {
+		c.named = true
+	}
+	return nil
+}
+
+// reserve keeps $ and _, which begin the subjects of NATS itself, from beginning
+// a name or a tag's value of a scoped role, wherever its template puts them now:
+// the JWTs that are out are filled into whatever the template becomes, and with
+// someone else's account into a scope that this mount does not even know.
+// A new key for a role of which a placeholder newly begins a subject would hold
+// that too, but cut off everyone of the role, and would have to remember every
+// template that a living JWT was issued under. Whoever has such values puts text
+// before them, in user_name or in the tag.
+func (p *userPlan) reserve() error {
+	if !p.scoped {
+		return nil
+	}
+	const fault = "is %q: in a scoped role %s cannot begin with %q, since the template could begin a subject with it, and those belong to NATS"
+	if p.name != nil {
+		if sample := p.name.sample(); isReserved(sample) {
+			return badField("user_name", fault, p.name.source, "a name", sample[:1])
+		}
+		if first := p.name.parts[0].call; first != nil {
+			first.begins = scopedName
+		}
+	}
+	for _, tag := range p.template.tags {
+		key, value, hasKey := strings.Cut(tag.parts[0].literal, ":")
+		switch {
+		case !hasKey: // nothing reads it
+		case isReserved(value):
+			return badField("user_template", "has a tag at %s that "+fault, tag.place, tag.source, "the value of a tag", value[:1])
+		case value == "":
+			tag.parts[1].call.begins = fmt.Sprintf("the tag %q of a scoped role", key)
 		}
 	}
 	return nil
 }
+
+const scopedName = "the name of a scoped role's user"
+
+// isReserved says whether a subject that begins with s is NATS's own: $SYS, $JS,
+// _INBOX.
+func isReserved(s string) bool { return s != "" && (s[0] == '$' || s[0] == '_') }
 
 // share replaces the text's calls by the plan's own of the same spelling.
 func (p *userPlan) share(t *text) {

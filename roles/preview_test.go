@@ -100,18 +100,50 @@ func TestPreviewOfAScopedRoleShowsWhatNATSServerWillExpand(t *testing.T) {
 
 func TestAScopedLoginIsHeldToWhatNATSServerWillExpand(t *testing.T) {
 	for name, test := range map[string]struct{ template, claims, fault string }{
-		"a tag that is no token":   {`{"pub": {"allow": ["a.{{tag(t)}}"]}, "tags": ["t:{{claim(p)}}"]}`, `{"p": "a.b"}`, "claim(p)"},
-		"a tag nobody reads":       {`{"tags": ["t:{{claim(p)}}"]}`, `{"p": ">"}`, "claim(p)"},
-		"a missing account tag":    {`{"pub": {"allow": ["a.{{account-tag(t)}}"]}}`, `{}`, "account-tag(t) is not among the tags"},
-		"a system subject":         {`{"pub": {"allow": ["{{tag(t)}}.>"]}, "tags": ["t:{{claim(p)}}"]}`, `{"p": "$JS"}`, "cannot begin a subject"},
-		"a name of system subject": {`{"pub": {"allow": ["{{name()}}.>"]}}`, `{"sub": "_INBOX"}`, "cannot begin a subject"},
+		"a tag that is no token": {`{"pub": {"allow": ["a.{{tag(t)}}"]}, "tags": ["t:{{claim(p)}}"]}`, `{"p": "a.b"}`, "claim(p)"},
+		"a tag nobody reads":     {`{"tags": ["t:{{claim(p)}}"]}`, `{"p": ">"}`, "claim(p)"},
+		"a missing account tag":  {`{"pub": {"allow": ["a.{{account-tag(t)}}"]}}`, `{}`, "account-tag(t) is not among the tags"},
+		"a system subject": {`{"pub": {"allow": ["{{tag(t)}}.>"]}, "tags": ["t:{{claim(p)}}"]}`, `{"p": "$JS"}`,
+			`claim(p) "$JS" cannot begin the tag "t" of a scoped role, since subjects that begin with "$" belong to NATS: put text before it, as in x-{{claim(p)}}`},
+		"a tag of system subject that no subject reads": {`{"pub": {"allow": ["a"]}, "tags": ["T:{{claim(p)}}"]}`, `{"p": "_x"}`, `claim(p) "_x" cannot begin the tag "t"`},
+		"one such value of a list":                      {`{"tags": ["t:{{claim(p)}}"]}`, `{"p": ["a", "_x"]}`, `claim(p) "_x" cannot begin the tag "t"`},
+		"such a value, escaped":                         {`{"tags": ["t:{{claim(p)|escape}}"]}`, `{"p": "$a.b"}`, `claim(p) "$a%2Eb" cannot begin the tag "t"`},
+		"a tag of the account's name":                   {`{"tags": ["t:{{account-name()}}"]}`, `{"account": "_x"}`, `account-name() "_x" cannot begin the tag "t"`},
+		"a name of system subject": {`{"pub": {"allow": ["{{name()}}.>"]}}`, `{"sub": "_INBOX"}`,
+			`the alias "_INBOX" cannot begin the name of a scoped role's user, since subjects that begin with "_" belong to NATS: put text before it with user_name`},
+		"such a name that no subject reads": {`{"pub": {"allow": ["a"]}}`, `{"sub": "_x"}`, `the alias "_x" cannot begin the name`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := compile(t, jwtRole(func(r *Role) { r.UserTemplate, r.Scoped = test.template, true }))
-			_, _, err := render(t, c, token(t, test.claims))
+			p := token(t, test.claims)
+			b, err := c.Bind(p, now)
+			require.NoError(t, err)
+			a := account
+			if name, ok := p.Claims["account"].(string); ok {
+				a.Name = name
+			}
+			_, err = c.Render(b, a, userKey)
 			require.ErrorContains(t, err, test.fault)
 		})
 	}
+}
+
+func TestAScopedLoginTakesWhatNoTemplateCouldMakeNATSsOwn(t *testing.T) {
+	c := compile(t, jwtRole(func(r *Role) {
+		r.Scoped, r.UserName = true, "u-{{claim(p)}}"
+		r.UserTemplate = `{"tags": ["t:x{{claim(p)}}", "{{claim(p)}}", "_k:v", "$literal"]}`
+	}))
+	name, user, err := render(t, c, token(t, `{"p": "$JS"}`))
+	require.NoError(t, err)
+	require.Equal(t, "u-$JS", name)
+	require.Equal(t, jwt.TagList{"t:x$JS", "$JS", "_k:v", "$literal"}, user.Tags)
+
+	// In the JWT of a role that is not scoped the permissions are as they were
+	// when it was issued.
+	c = compile(t, jwtRole(template(`{"pub": {"allow": ["a.{{name()}}"]}, "tags": ["t:{{claim(p)}}"]}`)))
+	_, user, err = render(t, c, token(t, `{"p": "$JS", "sub": "_x"}`))
+	require.NoError(t, err)
+	require.Equal(t, jwt.StringList{"a._x"}, user.Pub.Allow)
 }
 
 // Names and tags of an account are not always made by this mount, and

@@ -96,7 +96,11 @@ func (r *rendering) resolveAll(from, to int) {
 
 func (r *rendering) renderName() {
 	if r.plan.name == nil {
-		if name := escape(r.bound.Alias); r.take("user_name", len(name)) {
+		name := escape(r.bound.Alias)
+		switch {
+		case r.plan.scoped && isReserved(name):
+			r.refuse(fmt.Errorf("the alias %w: put text before it with user_name", cannotBegin(name, scopedName)))
+		case r.take("user_name", len(name)):
 			r.name = name
 		}
 		return
@@ -107,12 +111,7 @@ func (r *rendering) renderName() {
 		if !r.take("user_name", r.sizeOf(r.plan.name)) {
 			return
 		}
-		name := r.expand(r.plan.name)[0]
-		if strings.ContainsAny(name, "{}") {
-			r.refuse(fmt.Errorf("user_name is %s: a brace in it could be taken for a placeholder by nats-server", quote(name)))
-			return
-		}
-		r.name = name
+		r.name = r.expand(r.plan.name)[0]
 	default:
 		r.refuse(errors.New("user_name has several values, since a placeholder stands for a list: a name is one"))
 	}
@@ -131,14 +130,11 @@ func (r *rendering) renderTags() {
 		}
 		_, hasKey := tagKey(tag.text)
 		for _, s := range r.expand(tag.text) {
-			switch {
-			case strings.ContainsAny(s, "{}"):
-				r.refuse(fmt.Errorf("%s is %s: a brace in it could be taken for a placeholder by nats-server", tag.place, quote(s)))
-			case !hasKey && strings.Contains(s, ":") && !tag.constant():
+			if !hasKey && strings.Contains(s, ":") && !tag.constant() {
 				r.refuse(fmt.Errorf("%s is %s: a value with a colon would make it a key; write the tag as \"key:%s\"", tag.place, quote(s), tag.source))
-			default:
-				r.tags = strutil.AppendIfMissing(r.tags, s)
+				continue
 			}
+			r.tags = strutil.AppendIfMissing(r.tags, s)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // A natsAccount is an account on a running nats-server, with a plain signing
@@ -80,24 +82,32 @@ func (a *natsAccount) connect(t *testing.T, c *Compiled, claimsJSON string) *nat
 	require.NoError(t, err)
 	u, err := c.Render(b, a.Account, publicKey(t, key))
 	require.NoError(t, err)
-
-	user := jwt.NewUserClaims(publicKey(t, key))
-	user.User = jwt.User{}
-	user.Name = u.Name
-	require.NoError(t, json.Unmarshal(u.NATS, &user.User))
 	signer := a.plain
 	if c.Scope() != nil {
 		signer = a.scoped
 	}
+	nc, err := a.connectUser(t, u, key, signer)
+	require.NoError(t, err)
+	return nc
+}
+
+// connectUser connects as a user whose JWT the signer has signed.
+func (a *natsAccount) connectUser(t *testing.T, u *User, key, signer nkeys.KeyPair, options ...nats.Option) (*nats.Conn, error) {
+	t.Helper()
+	user := jwt.NewUserClaims(publicKey(t, key))
+	user.User = jwt.User{}
+	user.Name = u.Name
+	require.NoError(t, json.Unmarshal(u.NATS, &user.User))
 	encoded, err := user.Encode(signer)
 	require.NoError(t, err)
-	nc, err := nats.Connect(a.url,
+	nc, err := nats.Connect(a.url, append(options,
 		nats.UserJWT(func() (string, error) { return encoded, nil }, key.Sign),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // they are read from LastError
-		nats.MaxReconnects(0))
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	return nc
+		nats.MaxReconnects(0))...)
+	if err == nil {
+		t.Cleanup(nc.Close)
+	}
+	return nc, err
 }
 
 // refused says whether the server answered an operation with a violation of
@@ -154,6 +164,55 @@ func TestNATSServerAllowsWhatTheTemplateSpells(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A scoped role's template holds for the JWTs that were issued before it was
+// edited. Whatever a login took under one template must not begin a subject of
+// NATS's own under another.
+func TestAnEditOfAScopedRoleOpensNoSubjectOfNATSToOldJWTs(t *testing.T) {
+	scoped := func(user string) *Compiled {
+		return compile(t, jwtRole(func(r *Role) { r.Scoped, r.UserName, r.UserTemplate = true, "{{claim(n)}}", user }))
+	}
+	// Tags are for an edit to come, too: nothing reads u yet.
+	const tags = `"tags": ["t:{{claim(t)}}", "u:{{claim(u)}}"]`
+	before := scoped(`{"pub": {"allow": ["a.{{name()}}.>", "a-{{tag(t)}}.>"]}, ` + tags + `}`)
+	after := scoped(`{"pub": {"allow": ["{{name()}}.>", "{{tag(t)}}.>", "{{tag(u)}}.>"]}, ` + tags + `}`)
+	a := runServer(t, after.Scope())
+	for _, value := range []string{"web", "-$JS", "a_b", "$JS", "$SYS", "_INBOX", "$", "_"} {
+		for _, claim := range []string{"n", "t", "u"} {
+			all := map[string]any{"sub": "runner", "n": "x", "t": "x", "u": "x"}
+			all[claim] = value
+			b, err := before.Bind(&claims.Profile{Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: all}, now)
+			require.NoError(t, err)
+			key, err := nkeys.CreateUser()
+			require.NoError(t, err)
+			u, err := before.Render(b, a.Account, publicKey(t, key))
+			if err != nil {
+				require.ErrorContains(t, err, fmt.Sprintf(`claim(%s) %q cannot begin`, claim, value))
+				require.Contains(t, "$_", value[:1], err)
+				continue
+			}
+			nc, err := a.connectUser(t, u, key, a.scoped)
+			require.NoError(t, err)
+			require.NotContains(t, "$_", value[:1], "a login took it, and so the server does under the edited template")
+			require.False(t, refused(t, nc, func() error { return nc.Publish(value+".x", nil) }))
+		}
+	}
+}
+
+// This is why a scoped role takes no such names and tags: nats-server looks at
+// what it fills in no further than that subjects are well-formed. Should it
+// fail, nats-server has become stricter.
+func TestNATSServerLetsANameBeginASubjectOfItsOwn(t *testing.T) {
+	c := compile(t, jwtRole(func(r *Role) { r.Scoped, r.UserTemplate = true, publish("{{name()}}.>") }))
+	a := runServer(t, c.Scope())
+	key, err := nkeys.CreateUser()
+	require.NoError(t, err)
+	nats := fmt.Sprintf(`{"pub": {}, "sub": {}, "issuer_account": %q, "type": "user", "version": 2}`, a.PublicKey)
+	nc, err := a.connectUser(t, &User{Name: "$JS", NATS: []byte(nats)}, key, a.scoped)
+	require.NoError(t, err)
+	require.False(t, refused(t, nc, func() error { return nc.Publish("$JS.API.INFO", nil) }))
+	require.True(t, refused(t, nc, func() error { return nc.Publish("a", nil) }))
 }
 
 func TestNATSServerKnowsQueueNames(t *testing.T) {

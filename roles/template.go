@@ -27,9 +27,10 @@ type call struct {
 	argument string
 	claim    claimPath // the argument of claim(x), ready to look up
 	escape   bool
-	index    int  // of its value among those of a rendering; see userPlan
-	leads    bool // its value begins an allowed subject
-	expanded bool // nats-server expands it, in a scope
+	index    int    // of its value among those of a rendering; see userPlan
+	begins   string // in words, what its value begins that must not begin with $ or _; empty for nothing
+	named    bool   // it stands in user_name or in tags
+	expanded bool   // nats-server expands it, in a scope
 }
 
 // String is the call's one spelling: nats-server's own, where it knows the

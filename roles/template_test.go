@@ -103,11 +103,24 @@ func TestScopedTemplateRefuses(t *testing.T) {
 		"queue names":             {`{"sub": {"allow": ["a b"]}}`, "queue names"},
 		"queue names from a name": {`{"sub": {"allow": ["a {{name()}}"]}}`, "queue names"},
 		"unknown functions":       {`{"sub": {"allow": ["{{user()}}"]}}`, "unknown function"},
+		"a tag that could begin a subject of NATS": {`{"tags": ["a", "T:$JS"]}`, `user_template has a tag at tags[1] that is "T:$JS": in a scoped role the value of a tag cannot begin with "$"`},
+		"a tag with a value behind such text":      {`{"tags": ["t:_{{claim(x)}}"]}`, `the value of a tag cannot begin with "_"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := jwtRole(func(r *Role) { r.UserTemplate, r.Scoped = test.template, true }).Compile()
 			require.ErrorContains(t, err, test.fault)
 		})
+	}
+}
+
+func TestScopedUserNameRefuses(t *testing.T) {
+	for _, source := range []string{"_x", "${{claim(x)}}", "_INBOX"} {
+		_, err := jwtRole(func(r *Role) { r.UserName, r.Scoped = source, true }).Compile()
+		var fault *FieldError
+		require.ErrorAs(t, err, &fault)
+		require.Equal(t, "user_name", fault.Field)
+		require.Contains(t, fault.Fault, "in a scoped role a name cannot begin with")
+		compile(t, jwtRole(func(r *Role) { r.UserName = source })) // its template does not change under a JWT
 	}
 }
 
@@ -194,6 +207,10 @@ func TestRender(t *testing.T) {
 		"a name from a list of one":        {func(r *Role) { r.UserName = "{{claim(l)}}" }, `{"l": ["a"]}`, want{name: "a"}, ""},
 		"a name that is no token":          {func(r *Role) { r.UserName = "{{claim(p)}}" }, `{"p": "a.b"}`, want{}, `claim(p) "a.b" is not one subject token: it has a "."; {{claim(p)|escape}} would encode it`},
 		"a name that would be a template":  {func(r *Role) { r.UserName = "{{claim(p)}}" }, `{"p": "{{tag(x)}}"}`, want{}, "a brace"},
+		"a name in braces":                 {func(r *Role) { r.UserName = "{{claim(p)}}" }, `{"p": "{0f-1}"}`, want{}, `claim(p) "{0f-1}" has a brace, which nats-server could take for a placeholder; {{claim(p)|escape}} would encode it`},
+		"a tag in braces":                  {template(`{"tags": ["k:{{claim(/p)}}"]}`), `{"p": "{0f-1}"}`, want{}, `claim(/p) "{0f-1}" has a brace, which nats-server could take for a placeholder; {{claim(/p)|escape}} would encode it`},
+		"a name in braces, escaped":        {func(r *Role) { r.UserName = "{{claim(p)|escape}}" }, `{"p": "{0f-1}"}`, want{name: "%7B0f-1%7D"}, ""},
+		"braces in a subject":              {template(publish("a.{{claim(p)}}")), `{"p": "{0f-1}"}`, want{pub: []string{"a.{0f-1}"}}, ""},
 		"no name is the alias, escaped":    {template(publish("{{name()}}")), `{"sub": "repo:o/n.io:ref"}`, want{name: "repo:o/n%2Eio:ref", pub: []string{"repo:o/n%2Eio:ref"}}, ""},
 		"a name in a tag":                  {template(`{"tags": ["n:{{name()}}"]}`), `{}`, want{tags: []string{"n:runner"}}, ""},
 		"a missing claim":                  {template(publish("{{claim(p)}}")), `{}`, want{}, "claim(p) is not in the token"},
@@ -241,6 +258,52 @@ func TestRender(t *testing.T) {
 				require.Equal(t, test.want.pub, []string(user.Pub.Allow))
 			}
 			require.Equal(t, test.want.tags, []string(user.Tags))
+		})
+	}
+}
+
+func TestAnErrorOffersEscapeOnlyWhereItHelps(t *testing.T) {
+	scoped := func(change func(*Role)) func(*Role) {
+		return func(r *Role) { r.Scoped = true; change(r) }
+	}
+	const offer = "; {{claim(p)|escape}} would encode it"
+	for name, test := range map[string]struct {
+		role   func(*Role)
+		value  string
+		offers bool
+	}{
+		"a dot in a subject":                      {template(publish("a.{{claim(p)}}")), "a.b", true},
+		"bytes that are no UTF-8":                 {template(publish("a.{{claim(p)}}")), "\xff", true},
+		"a dot in a subject's first token":        {template(publish("{{claim(p)}}.a")), "a.b", true},
+		"a dot in a name":                         {func(r *Role) { r.UserName = "{{claim(p)}}" }, "a.b", true},
+		"a brace in a name":                       {func(r *Role) { r.UserName = "{{claim(p)}}" }, "{a}", true},
+		"a brace in a tag":                        {template(`{"tags": ["t:{{claim(p)}}"]}`), "{a}", true},
+		"a brace in a scoped role's tag":          {scoped(template(`{"tags": ["t:{{claim(p)}}"]}`)), "{a}", true},
+		"nothing, of which escaping makes none":   {template(publish("a.{{claim(p)}}")), "", false},
+		"a subject of NATS":                       {template(publish("{{claim(p)}}.a")), "$JS", false},
+		"a subject of NATS with a dot":            {template(publish("{{claim(p)}}.a")), "$JS.API", false},
+		"a scoped role's tag that begins like it": {scoped(template(`{"tags": ["t:{{claim(p)}}"]}`)), "_x.y", false},
+		"what is escaped already":                 {template(publish("{{claim(p)|escape}}.a")), "$JS.API", false},
+		"a colon in a tag without a key":          {template(`{"tags": ["{{claim(p)}}"]}`), "a:b", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, jwtRole(test.role))
+			b, err := c.Bind(&claims.Profile{
+				Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: map[string]any{"sub": "runner", "p": test.value},
+			}, now)
+			require.NoError(t, err)
+			_, err = c.Render(b, account, userKey)
+			require.Error(t, err)
+			require.Equal(t, test.offers, strings.HasSuffix(err.Error(), offer), err.Error())
+			if test.offers { // and what it offers is taken
+				again := strings.NewReplacer("{{claim(p)}}", "{{claim(p)|escape}}")
+				c := compile(t, jwtRole(func(r *Role) {
+					test.role(r)
+					r.UserName, r.UserTemplate = again.Replace(r.UserName), again.Replace(r.UserTemplate)
+				}))
+				_, err := c.Render(b, account, userKey)
+				require.NoError(t, err)
+			}
 		})
 	}
 }

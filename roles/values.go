@@ -66,23 +66,35 @@ func (r *rendering) resolve(c *call) (value, error) {
 // checkValue is where invariant 1 is held: a rendered value is one subject
 // token.
 func (c *call) checkValue(s string) error {
+	err := c.valueFault(s)
+	if err != nil && c.escapable() && c.valueFault(escape(s)) == nil {
+		return fmt.Errorf("%w; {{%s(%s)|escape}} would encode it", err, c.function.name, c.argument)
+	}
+	return err
+}
+
+// escapable says whether |escape could be added to the placeholder. A name and
+// tags are tokens without it.
+func (c *call) escapable() bool { return !c.escape && !c.expanded && c.function.from != fromUser }
+
+// valueFault says why a value cannot stand where the placeholder does.
+func (c *call) valueFault(s string) error {
 	if fault := tokenFault(s); fault != "" {
-		hint := ""
-		if !c.escape && !c.expanded && s != "" && c.function.from != fromUser {
-			hint = fmt.Sprintf("; {{%s(%s)|escape}} would encode it", c.function.name, c.argument)
-		}
-		return fmt.Errorf("%s is not one subject token: it %s%s", quote(s), fault, hint)
+		return fmt.Errorf("%s is not one subject token: it %s", quote(s), fault)
 	}
 	// nats-server fills one placeholder in after the other.
-	if c.expanded && strings.ContainsAny(s, "{}") {
+	if (c.expanded || c.named) && strings.ContainsAny(s, "{}") {
 		return fmt.Errorf("%s has a brace, which nats-server could take for a placeholder", quote(s))
 	}
-	// Subjects that begin with $ or _ are those of NATS itself: $SYS, $JS,
-	// _INBOX. Only the template may name them, not a value.
-	if c.leads && (s[0] == '$' || s[0] == '_') {
-		return fmt.Errorf("%s cannot begin a subject: those that begin with %q belong to NATS", quote(s), s[:1])
+	// Only the template may name subjects of NATS's own, not a value.
+	if c.begins != "" && isReserved(s) {
+		return fmt.Errorf("%w: put text before it, as in x-%s", cannotBegin(s, c.begins), c)
 	}
 	return nil
+}
+
+func cannotBegin(s, what string) error {
+	return fmt.Errorf("%s cannot begin %s, since subjects that begin with %q belong to NATS", quote(s), what, s[:1])
 }
 
 // quote shows a value in an error, cut where it is long.
