@@ -73,6 +73,9 @@ func (p *userPlan) render(b *Bound, a Account, userPublicKey string) *rendering 
 	r.resolveAll(p.tagsEnd, len(p.calls))
 	for list := range p.template.lists {
 		r.checkList(list)
+		if p.scoped {
+			r.checkExpansion(list)
+		}
 	}
 	return r
 }
@@ -153,6 +156,43 @@ func (r *rendering) checkList(list int) {
 			return
 		}
 	}
+}
+
+// maxExpansions is to how many subjects nats-server expands one list of a scope.
+// It refuses the connection of a user with more.
+const maxExpansions = 4096
+
+// checkExpansion counts as nats-server does for a scoped role
+// (processUserPermissionsTemplate in its auth.go): a placeholder as often as it
+// stands there, though two of one spelling are filled in with one value, and an
+// entry only then if a tag is looked up in it.
+func (r *rendering) checkExpansion(list int) {
+	total := 0
+	for _, e := range r.plan.template.lists[list] {
+		n, hasTags := r.expansions(e.text)
+		if total += n; hasTags && total > maxExpansions {
+			r.refuse(fmt.Errorf("%s: nats-server would expand the list to more than %d subjects; it counts a list of tags each time that it is looked up",
+				e.place, maxExpansions))
+			return
+		}
+	}
+}
+
+// expansions returns how many subjects nats-server makes of a text, or more than
+// maxExpansions, and whether it looks up tags for it.
+func (r *rendering) expansions(t *text) (n int, hasTags bool) {
+	n = 1
+	for i := range t.parts {
+		c := t.parts[i].call
+		if c == nil {
+			continue
+		}
+		hasTags = hasTags || c.function.argument != "" // of the functions that a scope may have, those of tags
+		if n <= maxExpansions {
+			n *= r.values[c.index].len()
+		}
+	}
+	return n, hasTags
 }
 
 // take adds to the user's size what is about to be rendered, and reports whether

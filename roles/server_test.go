@@ -20,12 +20,13 @@ import (
 type natsAccount struct {
 	Account
 	url           string
+	options       *server.Options
 	plain, scoped nkeys.KeyPair
 }
 
 // runServer starts a nats-server that knows one account, which holds the scope
-// of a role.
-func runServer(t *testing.T, scope *jwt.UserPermissionLimits) *natsAccount {
+// of a role. The server and the account may be changed before.
+func runServer(t *testing.T, scope *jwt.UserPermissionLimits, changes ...func(*server.Options, *jwt.AccountClaims)) *natsAccount {
 	t.Helper()
 	operator, err := nkeys.CreateOperator()
 	require.NoError(t, err)
@@ -49,20 +50,31 @@ func runServer(t *testing.T, scope *jwt.UserPermissionLimits) *natsAccount {
 		userScope.Key, userScope.Template = publicKey(t, a.scoped), *scope
 		accountClaims.SigningKeys.AddScopedSigner(userScope)
 	}
-	encoded, err := accountClaims.Encode(operator)
-	require.NoError(t, err)
 	resolver := &server.MemAccResolver{}
-	require.NoError(t, resolver.Store(a.PublicKey, encoded))
-
-	s, err := server.NewServer(&server.Options{
+	options := &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
 		TrustedOperators: []*jwt.OperatorClaims{operatorClaims}, AccountResolver: resolver,
-	})
+	}
+	for _, change := range changes {
+		change(options, accountClaims)
+	}
+	store := func(account *jwt.AccountClaims) {
+		encoded, err := account.Encode(operator)
+		require.NoError(t, err)
+		require.NoError(t, resolver.Store(account.Subject, encoded))
+	}
+	store(accountClaims)
+	system, err := nkeys.CreateAccount()
+	require.NoError(t, err)
+	options.SystemAccount = publicKey(t, system)
+	store(jwt.NewAccountClaims(options.SystemAccount))
+
+	s, err := server.NewServer(options)
 	require.NoError(t, err)
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
 	require.True(t, s.ReadyForConnections(10*time.Second))
-	a.url = s.ClientURL()
+	a.url, a.options = s.ClientURL(), options
 	return a
 }
 
@@ -73,41 +85,62 @@ func publicKey(t *testing.T, key nkeys.KeyPair) string {
 	return public
 }
 
-// connect connects as the user that the role renders for the claims.
-func (a *natsAccount) connect(t *testing.T, c *Compiled, claimsJSON string) *nats.Conn {
+// A login is what a workload has got to connect with.
+type login struct {
+	jwt string
+	key nkeys.KeyPair
+}
+
+// login issues the user that the role renders for the claims.
+func (a *natsAccount) login(t *testing.T, c *Compiled, p *claims.Profile) (*login, error) {
 	t.Helper()
 	key, err := nkeys.CreateUser()
 	require.NoError(t, err)
-	b, err := c.Bind(token(t, claimsJSON), now)
+	b, err := c.Bind(p, now)
 	require.NoError(t, err)
 	u, err := c.Render(b, a.Account, publicKey(t, key))
-	require.NoError(t, err)
-	signer := a.plain
-	if c.Scope() != nil {
-		signer = a.scoped
+	if err != nil {
+		return nil, err
 	}
-	nc, err := a.connectUser(t, u, key, signer)
-	require.NoError(t, err)
-	return nc
+	return a.issue(t, u, key, c.Scope() != nil), nil
 }
 
-// connectUser connects as a user whose JWT the signer has signed.
-func (a *natsAccount) connectUser(t *testing.T, u *User, key, signer nkeys.KeyPair, options ...nats.Option) (*nats.Conn, error) {
+// issue signs a user's JWT with one of the account's keys.
+func (a *natsAccount) issue(t *testing.T, u *User, key nkeys.KeyPair, scoped bool) *login {
 	t.Helper()
 	user := jwt.NewUserClaims(publicKey(t, key))
 	user.User = jwt.User{}
 	user.Name = u.Name
 	require.NoError(t, json.Unmarshal(u.NATS, &user.User))
+	signer := a.plain
+	if scoped {
+		signer = a.scoped
+	}
 	encoded, err := user.Encode(signer)
 	require.NoError(t, err)
+	return &login{encoded, key}
+}
+
+func (a *natsAccount) dial(t *testing.T, l *login, options ...nats.Option) (*nats.Conn, error) {
+	t.Helper()
 	nc, err := nats.Connect(a.url, append(options,
-		nats.UserJWT(func() (string, error) { return encoded, nil }, key.Sign),
+		nats.UserJWT(func() (string, error) { return l.jwt, nil }, l.key.Sign),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // they are read from LastError
 		nats.MaxReconnects(0))...)
 	if err == nil {
 		t.Cleanup(nc.Close)
 	}
 	return nc, err
+}
+
+// connect connects as the user that the role renders for the claims.
+func (a *natsAccount) connect(t *testing.T, c *Compiled, claimsJSON string) *nats.Conn {
+	t.Helper()
+	l, err := a.login(t, c, token(t, claimsJSON))
+	require.NoError(t, err)
+	nc, err := a.dial(t, l)
+	require.NoError(t, err)
+	return nc
 }
 
 // refused says whether the server answered an operation with a violation of
@@ -182,17 +215,13 @@ func TestAnEditOfAScopedRoleOpensNoSubjectOfNATSToOldJWTs(t *testing.T) {
 		for _, claim := range []string{"n", "t", "u"} {
 			all := map[string]any{"sub": "runner", "n": "x", "t": "x", "u": "x"}
 			all[claim] = value
-			b, err := before.Bind(&claims.Profile{Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: all}, now)
-			require.NoError(t, err)
-			key, err := nkeys.CreateUser()
-			require.NoError(t, err)
-			u, err := before.Render(b, a.Account, publicKey(t, key))
+			l, err := a.login(t, before, &claims.Profile{Issuer: DefaultIssuer, Kind: claims.KindJWT, Claims: all})
 			if err != nil {
 				require.ErrorContains(t, err, fmt.Sprintf(`claim(%s) %q cannot begin`, claim, value))
 				require.Contains(t, "$_", value[:1], err)
 				continue
 			}
-			nc, err := a.connectUser(t, u, key, a.scoped)
+			nc, err := a.dial(t, l)
 			require.NoError(t, err)
 			require.NotContains(t, "$_", value[:1], "a login took it, and so the server does under the edited template")
 			require.False(t, refused(t, nc, func() error { return nc.Publish(value+".x", nil) }))
@@ -208,8 +237,8 @@ func TestNATSServerLetsANameBeginASubjectOfItsOwn(t *testing.T) {
 	a := runServer(t, c.Scope())
 	key, err := nkeys.CreateUser()
 	require.NoError(t, err)
-	nats := fmt.Sprintf(`{"pub": {}, "sub": {}, "issuer_account": %q, "type": "user", "version": 2}`, a.PublicKey)
-	nc, err := a.connectUser(t, &User{Name: "$JS", NATS: []byte(nats)}, key, a.scoped)
+	user := &User{Name: "$JS", NATS: fmt.Appendf(nil, `{"pub": {}, "sub": {}, "issuer_account": %q, "type": "user", "version": 2}`, a.PublicKey)}
+	nc, err := a.dial(t, a.issue(t, user, key, true))
 	require.NoError(t, err)
 	require.False(t, refused(t, nc, func() error { return nc.Publish("$JS.API.INFO", nil) }))
 	require.True(t, refused(t, nc, func() error { return nc.Publish("a", nil) }))

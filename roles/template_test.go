@@ -47,6 +47,10 @@ func TestUserTemplateRefuses(t *testing.T) {
 		"a time without an end":                {`{"times": [{"start": "08:00:00"}]}`, "must contain an end"},
 		"an unknown location":                  {`{"times_location": "Nowhere/City"}`, "time zone"},
 		"an unknown connection type":           {`{"allowed_connection_types": ["STANDARD", "TCP"]}`, `allowed_connection_types[1] is "TCP"`},
+		"a time of no length":                  {`{"times": [{"start": "08:00:00", "end": "09:00:00"}, {"start": "8:00:00", "end": "08:00:00"}]}`, "times[1] from 8:00:00 to 08:00:00, in which no time lies"},
+		"a time of no second":                  {`{"times": [{"start": "08:00:00.2", "end": "08:00:00.7"}]}`, "in which no time lies"},
+		"no subscriptions":                     {`{"subs": 0}`, "has subs of 0, with which nats-server closes every connection"},
+		"only MQTT without a bearer token":     {`{"allowed_connection_types": ["mqtt", "MQTT_WS"]}`, `has allowed_connection_types of ["MQTT" "MQTT_WS"], which need bearer_token`},
 		"a key of the user JWT that we set":    {`{"issuer_account": "A"}`, "unknown key issuer_account"},
 		"an empty subject":                     {`{"pub": {"allow": [""]}}`, "pub.allow[0] is \"\": a token is empty"},
 		"a subject with an empty token":        {`{"pub": {"allow": ["a..b"]}}`, "a token is empty"},
@@ -91,6 +95,22 @@ func TestUserTemplateRefuses(t *testing.T) {
 			require.ErrorAs(t, err, &fault)
 			require.Equal(t, "user_template", fault.Field)
 			require.Contains(t, fault.Fault, test.fault)
+		})
+	}
+}
+
+func TestUserTemplateTakes(t *testing.T) {
+	for name, source := range map[string]string{
+		"a payload of nothing, for who only listens": `{"payload": 0}`,
+		"a time that crosses midnight":               `{"times": [{"start": "22:00:00", "end": "06:00:00"}]}`,
+		"a second":                                   `{"times": [{"start": "00:00:00", "end": "00:00:01"}]}`,
+		"MQTT with a bearer token":                   `{"allowed_connection_types": ["MQTT"], "bearer_token": true}`,
+		"MQTT beside others":                         `{"allowed_connection_types": ["MQTT", "STANDARD"]}`,
+		"an empty list of connection types":          `{"allowed_connection_types": []}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			compile(t, jwtRole(template(source)))
+			compile(t, jwtRole(func(r *Role) { r.Scoped, r.UserTemplate = true, source }))
 		})
 	}
 }

@@ -1,7 +1,9 @@
 package roles
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,14 +190,22 @@ func (u *userTemplate) readConnectionTypes(v jsonValue) error {
 	})
 }
 
-// check has jwt/v2 look at the whole: networks, times, location, and once more
-// the shape of the subjects.
+// check looks at the whole, once it is read.
 func (u *userTemplate) check() error {
 	for _, entries := range append(u.lists[:], u.tags) {
 		if len(entries) > maxSubjects {
 			return fmt.Errorf("has %d entries, and %s is one too many", len(entries), entries[maxSubjects].place)
 		}
 	}
+	if err := u.checkJWT(); err != nil {
+		return err
+	}
+	return u.checkConnects()
+}
+
+// checkJWT has jwt/v2 look at the whole: networks, times, location, and once
+// more the shape of the subjects.
+func (u *userTemplate) checkJWT() error {
 	sample := u.limits
 	sample.Pub.Allow, sample.Pub.Deny = samples(u.lists[pubAllow]), samples(u.lists[pubDeny])
 	sample.Sub.Allow, sample.Sub.Deny = samples(u.lists[subAllow]), samples(u.lists[subDeny])
@@ -208,6 +218,39 @@ func (u *userTemplate) check() error {
 		}
 	}
 	return nil
+}
+
+// checkConnects refuses what jwt/v2 has nothing against, and with what
+// nats-server lets nobody connect: that is not how a role is turned off.
+func (u *userTemplate) checkConnects() error {
+	// It closes a connection whose subscriptions have reached their limit,
+	// before there is one (applyAccountLimits in its client.go).
+	if u.limits.Subs == 0 {
+		return errors.New("has subs of 0, with which nats-server closes every connection: it must be more, or -1 for no limit")
+	}
+	for i, span := range u.limits.Times {
+		// Neither is before the other, nor the range one that crosses midnight
+		// (validateTimeRangeAt in its jwt.go).
+		if timeOfDay(span.Start) == timeOfDay(span.End) {
+			return fmt.Errorf("has times[%d] from %s to %s, in which no time lies", i, span.Start, span.End)
+		}
+	}
+	// It has the JWT for its password, and nothing to sign the server's nonce
+	// with.
+	if types := u.limits.AllowedConnectionTypes; len(types) > 0 && !u.limits.BearerToken &&
+		!slices.ContainsFunc(types, func(t string) bool { return t != jwt.ConnectionTypeMqtt && t != jwt.ConnectionTypeMqttWS }) {
+		return fmt.Errorf("has allowed_connection_types of %q, which need bearer_token: a client of MQTT cannot prove its key", types)
+	}
+	return nil
+}
+
+// timeOfDay is a time as nats-server reads it, which has no fractions.
+func timeOfDay(s string) time.Duration {
+	t, err := time.Parse("15:04:05", s)
+	if err != nil { // which jwt/v2 refuses
+		return 0
+	}
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute + time.Duration(t.Second())*time.Second
 }
 
 func samples(entries []entry) jwt.StringList {
