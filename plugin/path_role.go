@@ -258,7 +258,7 @@ func (b *backend) clearFormer(ctx context.Context, s logical.Storage, name strin
 
 // roleWarnings are the things about a role that are allowed and rarely meant.
 func (b *backend) roleWarnings(r *role) []string {
-	warnings := r.compiled.Warnings()
+	warnings := r.compiled.Warnings(nil)
 	most := b.System().MaxLeaseTTL()
 	if r.entry.TokenMaxTTL > most {
 		warnings = append(warnings, fmt.Sprintf("token_max_ttl is more than the mount's maximum lease TTL of %s, which tokens are cut to", most))

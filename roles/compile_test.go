@@ -279,11 +279,11 @@ func TestWarnings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := compile(t, jwtRole(func(r *Role) { r.UserTemplate = test.template }))
 			if test.warning == "" {
-				require.Empty(t, c.Warnings())
+				require.Empty(t, c.Warnings(nil))
 				return
 			}
-			require.Len(t, c.Warnings(), 1)
-			require.Contains(t, c.Warnings()[0], test.warning)
+			require.Len(t, c.Warnings(nil), 1)
+			require.Contains(t, c.Warnings(nil)[0], test.warning)
 		})
 	}
 
@@ -291,7 +291,7 @@ func TestWarnings(t *testing.T) {
 		c := compile(t, kubernetesRole(func(r *Role) {
 			r.Audience, r.UserTemplate = "", `{"pub": {"allow": ["a"]}, "sub": {"allow": ["a"]}}`
 		}))
-		require.Len(t, c.Warnings(), 1)
-		require.Contains(t, c.Warnings()[0], "audience")
+		require.Len(t, c.Warnings(nil), 1)
+		require.Contains(t, c.Warnings(nil)[0], "audience")
 	})
 }

@@ -299,7 +299,7 @@ func FuzzUserTemplate(f *testing.F) {
 			require.IsType(t, &FieldError{}, err)
 			return
 		}
-		c.Warnings()
+		c.Warnings(nil)
 		b, a, key, err := withClaim(c, "web")
 		require.NoError(t, err)
 		if u, err := c.Render(b, a, key); err == nil {

@@ -4,22 +4,27 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/nats-io/jwt/v2"
 )
 
-// Warnings says in sentences what of the role is allowed but seldom meant.
-func (c *Compiled) Warnings() []string {
+// Warnings says in sentences what of the role is allowed but seldom meant. The
+// account is that of [Compiled.CheckAccount].
+func (c *Compiled) Warnings(a *jwt.Account) []string {
 	var warnings []string
 	warn := func(when bool, sentence string) {
 		if when {
 			warnings = append(warnings, sentence)
 		}
 	}
+	if a == nil {
+		a = &jwt.NewAccountClaims("-").Account // without limits
+	}
+	c.warnOfAccess(a, warn)
+	c.warnOfClosedAccount(a, warn)
 	t := c.user.template
-	pub, sub := t.everything(pubAllow, pubDeny), t.everything(subAllow, subDeny)
-	warn(pub && sub, "the role grants every subject of its account: user_template restricts neither pub nor sub")
-	warn(pub && !sub, "the role's users may publish to every subject of its account: user_template does not restrict pub")
-	warn(sub && !pub, "the role's users may subscribe to every subject of its account: user_template does not restrict sub")
 	warn(t.limits.BearerToken, "bearer_token is set in user_template: whoever gets hold of a user JWT can connect with it, without its key")
+	warn(t.limits.Data != jwt.NoLimit, "data is set in user_template, but nats-server does not hold users to it")
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
 	for _, e := range t.openEnded() {
@@ -44,11 +49,4 @@ func (u *userTemplate) openEnded() []entry {
 		}
 	}
 	return open
-}
-
-// everything says whether a permission leaves out no subject. To NATS an empty
-// list of allowed subjects allows them all.
-func (u *userTemplate) everything(allow, deny int) bool {
-	return len(u.lists[deny]) == 0 && (len(u.lists[allow]) == 0 ||
-		slices.ContainsFunc(u.lists[allow], func(e entry) bool { return e.source == ">" }))
 }
