@@ -53,7 +53,7 @@ func (r *Role) Compile() (*Compiled, error) {
 	c := &Compiled{role: *r}
 	c.role.SetDefaults()
 	for _, step := range []func() error{
-		c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser,
+		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -72,7 +72,7 @@ func (c *Compiled) checkValues() error {
 	r := &c.role
 	for _, choice := range r.choices() {
 		if !slices.Contains(choice.known, *choice.value) {
-			return badField(choice.field, "is %q: it must be one of %q", *choice.value, choice.known)
+			return badField(choice.field, "is %s: it must be one of %q", quote(*choice.value), choice.known)
 		}
 	}
 	if strings.Contains(r.Issuer, ":") {

@@ -91,22 +91,27 @@ func parseUserName(source, roleType string) (*text, error) {
 
 // link gives each distinct placeholder its value's index.
 func (p *userPlan) link() error {
+	known := map[string]*call{}
 	if p.name != nil {
-		p.share(p.name)
+		p.share(p.name, known)
 	}
 	p.nameEnd = len(p.calls)
+	tagKeys := map[string]bool{}
 	for _, e := range p.template.tags {
-		p.share(e.text)
+		p.share(e.text, known)
 		p.tagsVary = p.tagsVary || !e.constant()
+		if key, ok := tagKey(e.text); ok {
+			tagKeys[key] = true
+		}
 	}
 	p.tagsEnd = len(p.calls)
 	for list, entries := range p.template.lists {
 		for _, e := range entries {
-			p.share(e.text)
+			p.share(e.text, known)
 			for _, c := range e.calls {
 				c.expanded = p.scoped
-				if err := p.checkTagCall(c); err != nil {
-					return fmt.Errorf("has {{tag(%s)}} at %s, %w", c.argument, e.place, err)
+				if c.function.name == "tag" && !tagKeys[c.argument] { // none of the role's users can ever have it
+					return fmt.Errorf("has {{tag(%s)}} at %s, but no tag of the template has the key %q", c.argument, e.place, c.argument)
 				}
 			}
 			if first := e.parts[0].call; first != nil && (list == pubAllow || list == subAllow) {
@@ -160,41 +165,30 @@ const scopedName = "the name of a scoped role's user"
 // _INBOX.
 func isReserved(s string) bool { return s != "" && (s[0] == '$' || s[0] == '_') }
 
-// share replaces the text's calls by the plan's own of the same spelling.
-func (p *userPlan) share(t *text) {
+// share replaces the text's calls by the plan's own of the same spelling, which
+// are known.
+func (p *userPlan) share(t *text, known map[string]*call) {
+	choices := map[*call]int{}
 	for i := range t.parts {
 		c := t.parts[i].call
 		if c == nil {
 			continue
 		}
-		shared := p.call(c)
-		t.parts[i].call = shared
-		t.parts[i].choice = t.choiceOf(shared)
-	}
-}
-
-func (p *userPlan) call(c *call) *call {
-	for _, known := range p.calls {
-		if known.String() == c.String() {
-			return known
+		shared := known[c.String()]
+		if shared == nil {
+			shared = c
+			shared.index = len(p.calls)
+			p.calls = append(p.calls, shared)
+			known[c.String()] = shared
 		}
-	}
-	c.index = len(p.calls)
-	p.calls = append(p.calls, c)
-	return c
-}
-
-// checkTagCall refuses a look-up of a tag that the role's users can never have.
-func (p *userPlan) checkTagCall(c *call) error {
-	if c.function.name != "tag" {
-		return nil
-	}
-	for _, tag := range p.template.tags {
-		if key, ok := tagKey(tag.text); ok && key == c.argument {
-			return nil
+		choice, chosen := choices[shared]
+		if !chosen {
+			choice = len(t.calls)
+			t.calls = append(t.calls, shared)
+			choices[shared] = choice
 		}
+		t.parts[i].call, t.parts[i].choice = shared, choice
 	}
-	return fmt.Errorf("but no tag of the template has the key %q", c.argument)
 }
 
 // checkMetadataCalls refuses a look-up of metadata to which no claim is mapped.
@@ -203,9 +197,12 @@ func (c *Compiled) checkMetadataCalls(p *userPlan) error {
 	if c.role.RoleType != TypeJWT {
 		return nil
 	}
+	mapped := make(map[string]bool, len(c.mappings))
+	for _, m := range c.mappings {
+		mapped[m.key] = true
+	}
 	for _, call := range p.calls {
-		mapped := slices.ContainsFunc(c.mappings, func(m mapping) bool { return m.key == call.argument })
-		if call.function.name == "metadata" && !mapped {
+		if call.function.name == "metadata" && !mapped[call.argument] {
 			return badField("claim_mappings", "maps no claim to %q, which the template reads with metadata(%s)", call.argument, call.argument)
 		}
 	}

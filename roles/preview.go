@@ -79,7 +79,7 @@ func (c *Compiled) preview(b *Bound, errs []error, a Account, userPublicKey stri
 }
 
 // origins lists what could be rendered, and from what, as far as the bounds on a
-// user go.
+// user and on the list go.
 func (r *rendering) origins() []Origin {
 	var origins []Origin
 	var entries []entry
@@ -90,17 +90,30 @@ func (r *rendering) origins() []Origin {
 	}
 	entries = append(entries, r.plan.template.tags...)
 	entries = append(entries, slices.Concat(r.plan.template.lists[:]...)...)
-	size := 0
+	room, rendered := maxOrigins, 0
 	for _, e := range entries {
 		if r.count(e.text) > maxSubjects {
 			continue
 		}
-		if size += r.sizeOf(e.text); size > maxSize {
+		if rendered += r.sizeOf(e.text); rendered > maxSize {
 			break
 		}
-		origins = r.appendOrigins(origins, e)
+		if size := r.originsSize(e.text); size <= room {
+			room -= size
+			origins = r.appendOrigins(origins, e)
+		}
 	}
 	return origins
+}
+
+// maxOrigins bounds what a preview says of where a user's parts came from, in
+// bytes of JSON. An entry that is too large for what is left is not shown.
+const maxOrigins = 1 << 20
+
+// originsSize is how many bytes of JSON an entry's origins have, at most about.
+func (r *rendering) originsSize(t *text) int {
+	const keys = 100 // what JSON has around the strings of an origin, or of a filling
+	return 2*r.sizeOf(t) + r.count(t)*(2*len(t.source)+keys*(1+len(t.calls)))
 }
 
 // appendOrigins appends what an entry renders to.

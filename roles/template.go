@@ -208,18 +208,6 @@ func functionNamed(name string) *function {
 	return nil
 }
 
-// choiceOf returns the position of c among the distinct placeholders of the
-// text, and adds it if it is new.
-func (t *text) choiceOf(c *call) int {
-	for i, known := range t.calls {
-		if known == c {
-			return i
-		}
-	}
-	t.calls = append(t.calls, c)
-	return len(t.calls) - 1
-}
-
 // constant says whether the text has no placeholder.
 func (t *text) constant() bool {
 	for _, p := range t.parts {
