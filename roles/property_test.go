@@ -1,12 +1,14 @@
 package roles
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 
@@ -321,6 +323,67 @@ func FuzzUserTemplate(f *testing.F) {
 				require.NoError(t, err)
 				require.Equal(t, subject, again.canonical())
 			}
+		}
+	})
+}
+
+// FuzzRole compiles any role: it is taken or refused by a field's fault, and what
+// is taken can be asked everything that a caller asks.
+func FuzzRole(f *testing.F) {
+	for _, role := range []*Role{
+		jwtRole(template(publish("a.{{claim(x)}}"))),
+		jwtRole(func(r *Role) {
+			r.BoundClaims, r.BoundClaimsType = map[string]any{"/x": []any{"a*", "*"}}, BoundClaimsGlob
+		}),
+		jwtRole(func(r *Role) {
+			r.BoundExpression = `claims.x.startsWith("w") && groups.all(g, g.matches("^[a-z]+$")) && now > timestamp(0)`
+			r.GroupsClaim, r.ClaimMappings, r.UserName = "g", map[string]string{"x": "m"}, "{{metadata(m)}}"
+		}),
+		jwtRole(func(r *Role) {
+			r.Scoped, r.UserTemplate = true, `{"pub": {"allow": ["{{tag(t)}}"]}, "tags": ["t:{{claim(x)}}"], "resp": {"max": 1}}`
+		}),
+		kubernetesRole(func(r *Role) {
+			r.BoundServiceAccountNamespaceSelector = "matchLabels: {a: &x b, c: *x}"
+			r.UserTemplate = publish("{{metadata(service_account_name)}}")
+		}),
+		vaultRole(func(r *Role) { r.UserTemplate = publish("{{entity-name()|escape}}.{{groups()|escape}}") }),
+		{},
+	} {
+		encoded, err := json.Marshal(role)
+		require.NoError(f, err)
+		f.Add(string(encoded), "web")
+	}
+	f.Fuzz(func(t *testing.T, roleJSON, value string) {
+		var r Role
+		if unmarshalNumbers(roleJSON, &r) != nil {
+			return
+		}
+		c, err := r.Compile()
+		if err != nil {
+			require.IsType(t, &FieldError{}, err)
+			return
+		}
+		limits := &jwt.Account{DefaultPermissions: jwt.Permissions{Pub: jwt.Permission{Allow: jwt.StringList{value}}}}
+		c.Warnings(limits)
+		if err := c.CheckAccount(limits); err != nil {
+			require.IsType(t, &FieldError{}, err)
+		}
+		p := serviceAccount(func(a *claims.ServiceAccount) { a.NamespaceLabels = map[string]string{"a": value} })
+		p.Issuer, p.Kind = c.role.Issuer, claims.Kind(c.role.RoleType)
+		p.Claims["x"], p.Claims["g"] = value, []any{value, "a"}
+		preview := c.Preview(p, account, userKey, now)
+		if c.role.RoleType == TypeVault {
+			preview = c.PreviewEntity(Entity{ID: "id", Name: value, Groups: []string{value}}, account, userKey)
+		}
+		if len(preview.Errors) > 0 {
+			require.Nil(t, preview.NATS)
+			return
+		}
+		require.Empty(t, tokenFault(preview.Name))
+		require.True(t, json.Valid(preview.NATS))
+		require.LessOrEqual(t, len(preview.NATS), maxSize)
+		if c.role.Scoped {
+			require.NotContains(t, "$_", preview.Name[:1])
 		}
 	})
 }
