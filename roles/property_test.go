@@ -330,33 +330,36 @@ func FuzzUserTemplate(f *testing.F) {
 // FuzzRole compiles any role: it is taken or refused by a field's fault, and what
 // is taken can be asked everything that a caller asks.
 func FuzzRole(f *testing.F) {
-	for _, role := range []*Role{
-		jwtRole(template(publish("a.{{claim(x)}}"))),
-		jwtRole(func(r *Role) {
-			r.BoundClaims, r.BoundClaimsType = map[string]any{"/x": []any{"a*", "*"}}, BoundClaimsGlob
-		}),
-		jwtRole(func(r *Role) {
-			r.BoundExpression = `claims.x.startsWith("w") && groups.all(g, g.matches("^[a-z]+$")) && now > timestamp(0)`
-			r.GroupsClaim, r.ClaimMappings, r.UserName = "g", map[string]string{"x": "m"}, "{{metadata(m)}}"
-		}),
-		jwtRole(func(r *Role) {
-			r.Scoped, r.UserTemplate = true, `{"pub": {"allow": ["{{tag(t)}}"]}, "tags": ["t:{{claim(x)}}"], "resp": {"max": 1}}`
-		}),
-		kubernetesRole(func(r *Role) {
-			r.BoundServiceAccountNamespaceSelector = "matchLabels: {a: &x b, c: *x}"
-			r.UserTemplate = publish("{{metadata(service_account_name)}}")
-		}),
-		vaultRole(func(r *Role) { r.UserTemplate = publish("{{entity-name()|escape}}.{{groups()|escape}}") }),
-		{},
-	} {
-		encoded, err := json.Marshal(role)
-		require.NoError(f, err)
-		f.Add(string(encoded), "web")
-	}
-	f.Fuzz(func(t *testing.T, roleJSON, value string) {
-		var r Role
-		if unmarshalNumbers(roleJSON, &r) != nil {
-			return
+	const (
+		isScoped = 1 << iota
+		isKubernetes
+		isVault
+		hasGlobs
+	)
+	f.Add(byte(0), publish("a.{{claim(x)}}"), "{{metadata(m)}}", `claims.x.startsWith("w") && groups.all(g, g.matches("^[a-z]+$")) && now > timestamp(0)`, "", `{"/x": ["web", 1]}`, "web")
+	f.Add(byte(hasGlobs), `{"tags": ["{{claim(x)|escape}}"]}`, "", "", "", `{"x": ["a*", "*b"]}`, "{a.b}")
+	f.Add(byte(isScoped), `{"pub": {"allow": ["{{tag(t)}}.{{tag(t)}}"]}, "tags": ["t:{{claim(x)}}"], "resp": {"max": 1}}`, "u-{{claim(x)}}", "", "", `{}`, "$JS")
+	f.Add(byte(isKubernetes), publish("{{metadata(service_account_name)}}"), "", "claims.x != '' || true", "matchLabels: {a: &x b, c: *x}", `{}`, "b")
+	f.Add(byte(isKubernetes|isScoped), "", "", "", `{"matchLabels": {"a/b.c": "d"}}`, `{}`, "d")
+	f.Add(byte(isVault|isScoped), `{"pub": {"allow": ["{{name()}}"]}, "tags": ["g:{{groups()|escape}}"]}`, "{{entity-name()|escape}}", "", "", `{}`, "entity_x.root")
+	f.Fuzz(func(t *testing.T, kind byte, userTemplate, userName, expression, selector, bound, value string) {
+		r := jwtRole(func(r *Role) { r.GroupsClaim, r.ClaimMappings = "g", map[string]string{"x": "m"} })
+		switch {
+		case kind&isKubernetes != 0:
+			r = kubernetesRole(func(r *Role) { r.BoundServiceAccountNamespaceSelector = selector })
+		case kind&isVault != 0:
+			r = vaultRole(nil)
+		default:
+			if unmarshalNumbers(bound, &r.BoundClaims) != nil {
+				return
+			}
+			if kind&hasGlobs != 0 {
+				r.BoundClaimsType = BoundClaimsGlob
+			}
+		}
+		r.Scoped, r.UserTemplate, r.UserName = kind&isScoped != 0, userTemplate, userName
+		if r.RoleType != TypeVault {
+			r.BoundExpression = expression
 		}
 		c, err := r.Compile()
 		if err != nil {
