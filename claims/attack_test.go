@@ -164,7 +164,8 @@ func TestVerifyDoesNotTellTheUnsignedWhatTheRoleDemands(t *testing.T) {
 	}
 }
 
-// Signatures are checked here as go-jose checks them.
+// Signatures are checked here as go-jose checks them, but for the length of an
+// RSA-PSS salt, which go-jose does not look at.
 func FuzzVerifySignature(f *testing.F) {
 	signers := allSigner()
 	var names []jose.SignatureAlgorithm
@@ -184,6 +185,10 @@ func FuzzVerifySignature(f *testing.F) {
 			return
 		}
 		_, err = jws.Verify(public)
-		require.Equal(t, err == nil, a.verify(public, []byte(input), signature), fmt.Sprint(err))
+		verified := a.verify(public, []byte(input), signature)
+		if err == nil && !verified && strings.HasPrefix(a.name, "PS") {
+			return
+		}
+		require.Equal(t, err == nil, verified, fmt.Sprint(err))
 	})
 }

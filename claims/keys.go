@@ -7,8 +7,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-jose/go-jose/v4"
+	josejson "github.com/go-jose/go-jose/v4/json"
 )
 
 // maxKeys bounds the keys of one JWKS: a token without kid is tried with each.
@@ -89,12 +91,14 @@ func parsePEMKey(text []byte) (crypto.PublicKey, error) {
 	return public, checkKey(public)
 }
 
-// parseJWKS parses a JSON Web Key Set (RFC 7517 section 5). Keys that no token
-// can be verified with, among them those of unknown types and for encryption,
-// are left out; a set with no key left is an error.
+// parseJWKS parses a JSON Web Key Set (RFC 7517 section 5), which may be a SPIFFE
+// bundle. Keys that no token can be verified with, among them those of unknown
+// types and for encryption, are left out; a set with no key left is an error.
 func parseJWKS(data []byte) (*keySet, error) {
 	var document struct {
-		Keys []json.RawMessage `json:"keys"`
+		Keys        []json.RawMessage `json:"keys"`
+		Sequence    json.RawMessage   `json:"spiffe_sequence"`
+		RefreshHint json.RawMessage   `json:"spiffe_refresh_hint"`
 	}
 	if err := json.Unmarshal(data, &document); err != nil {
 		return nil, errors.New("is not a JSON Web Key Set")
@@ -102,18 +106,26 @@ func parseJWKS(data []byte) (*keySet, error) {
 	if len(document.Keys) > maxKeys {
 		return nil, fmt.Errorf("is a JSON Web Key Set of %d keys, more than %d", len(document.Keys), maxKeys)
 	}
+	var keys []publicJWK
+	bundle := document.Sequence != nil || document.RefreshHint != nil
+	for _, raw := range document.Keys {
+		var k publicJWK
+		if k.parse(raw) {
+			keys = append(keys, k)
+		}
+		bundle = bundle || k.Use == useJWTSVID || k.Use == useX509SVID
+	}
 
 	set := &keySet{byKID: make(map[string][]*key)}
 	var kept jose.JSONWebKeySet
-	for _, raw := range document.Keys {
-		var jwk jose.JSONWebKey
-		if err := jwk.UnmarshalJSON(raw); err != nil || !verifies(&jwk) {
+	for _, k := range keys {
+		if !k.verifies(bundle) {
 			continue
 		}
-		k := &key{public: jwk.Key, alg: jwk.Algorithm}
-		set.all = append(set.all, k)
-		set.byKID[jwk.KeyID] = append(set.byKID[jwk.KeyID], k)
-		kept.Keys = append(kept.Keys, jose.JSONWebKey{Key: jwk.Key, KeyID: jwk.KeyID, Algorithm: jwk.Algorithm, Use: jwk.Use})
+		parsed := &key{public: k.Key, alg: k.Algorithm}
+		set.all = append(set.all, parsed)
+		set.byKID[k.KeyID] = append(set.byKID[k.KeyID], parsed)
+		kept.Keys = append(kept.Keys, jose.JSONWebKey{Key: k.Key, KeyID: k.KeyID, Algorithm: k.Algorithm, Use: k.Use})
 	}
 	if len(set.all) == 0 {
 		return nil, errors.New("is a JSON Web Key Set without a public key that tokens can be verified with")
@@ -123,12 +135,47 @@ func parseJWKS(data []byte) (*keySet, error) {
 	return set, err
 }
 
-func verifies(jwk *jose.JSONWebKey) bool {
-	if jwk.Use != "" && jwk.Use != "sig" {
+// What the keys of a SPIFFE bundle are for: JWTs, or certificates.
+const (
+	useJWTSVID  = "jwt-svid"
+	useX509SVID = "x509-svid"
+)
+
+// A publicJWK is a JSON Web Key.
+type publicJWK struct {
+	jose.JSONWebKey
+	operations []string // key_ops; nil: it has none
+}
+
+// parse reports whether the key could be read. Use is set even if not, as long
+// as it can be: the certificates of a bundle are of no interest themselves.
+func (k *publicJWK) parse(raw json.RawMessage) bool {
+	// Not encoding/json, which would take KEY_OPS for key_ops.
+	var members struct {
+		Use        string   `json:"use"`
+		Operations []string `json:"key_ops"`
+	}
+	err := josejson.Unmarshal(raw, &members)
+	if err == nil {
+		err = k.UnmarshalJSON(raw)
+	}
+	k.Use, k.operations = members.Use, members.Operations
+	return err == nil
+}
+
+// verifies reports whether tokens can be verified with the key. One of a SPIFFE
+// bundle says what it is for, and is ignored if it does not (SPIFFE Trust Domain
+// and Bundle section 4.2.2).
+func (k *publicJWK) verifies(bundle bool) bool {
+	switch {
+	case bundle && k.Use != useJWTSVID:
+		return false
+	case !bundle && k.Use != "" && k.Use != "sig":
+		return false
+	case k.operations != nil && !slices.Contains(k.operations, "verify"): // RFC 7517 section 4.3
+		return false
+	case k.Algorithm != "" && algorithms[k.Algorithm] == nil:
 		return false
 	}
-	if jwk.Algorithm != "" && algorithms[jwk.Algorithm] == nil {
-		return false
-	}
-	return checkKey(jwk.Key) == nil
+	return checkKey(k.Key) == nil
 }

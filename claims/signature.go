@@ -81,7 +81,9 @@ func checkPKCS1v15(a *algorithm, key crypto.PublicKey, digest, signature []byte)
 
 func checkPSS(a *algorithm, key crypto.PublicKey, digest, signature []byte) bool {
 	k, ok := key.(*rsa.PublicKey)
-	return ok && rsa.VerifyPSS(k, a.hash, digest, signature, nil) == nil
+	// RFC 7518 section 3.5: the salt is as long as the hash. The JWT method takes
+	// one of any length.
+	return ok && rsa.VerifyPSS(k, a.hash, digest, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 }
 
 func checkECDSA(a *algorithm, key crypto.PublicKey, digest, signature []byte) bool {

@@ -1,6 +1,6 @@
 module github.com/nats-vault/vault-plugin-auth-nats/plugin/client/e2e
 
-go 1.26.0
+go 1.26.4
 
 require (
 	github.com/go-jose/go-jose/v4 v4.1.8
