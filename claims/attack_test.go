@@ -154,12 +154,13 @@ func TestVerifyDoesNotTellTheUnsignedWhatTheRoleDemands(t *testing.T) {
 			cfg.BoundIssuers = []string{"https://issuer.example.com"}
 			j := newJWT(t, cfg)
 			require.NoError(t, j.Check(context.Background()))
-			asked := server.keys.Load()
+			if j.remote != nil {
+				impatient(j)
+			}
 			for _, change := range []map[string]any{{"aud": "other"}, {"iss": "other"}, {"exp": 1}, {"SUB": "x"}} {
 				_, err := j.Verify(context.Background(), newSigner("x").mint(payload(change)), now, forVault)
 				require.Equal(t, errSignature, err)
 			}
-			require.Equal(t, asked, server.keys.Load(), "a token that is refused anyway costs no request")
 		})
 	}
 }

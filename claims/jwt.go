@@ -161,25 +161,23 @@ func (j *JWT) Verify(ctx context.Context, token string, now time.Time, want Expe
 	if !slices.Contains(j.algorithms, t.alg) {
 		return nil, fmt.Errorf("token header alg is %s, which the issuer is not configured to accept", t.alg.name)
 	}
-	claims, err := t.claims()
-	if err != nil {
-		return nil, err
-	}
-	refusal := j.checkClaims(claims, now, want)
-	verified, tried := j.verifySignature(t)
-	if !verified {
-		// A token that would be refused anyway is not worth a fetch. What is
-		// wrong with it is not said: who cannot sign must not learn by trying
-		// what the role and the issuer demand.
-		if j.remote == nil || refusal != nil {
+	// Nothing of what the token says is looked at before its signature: who cannot
+	// sign must not learn by trying, nor from the time that it takes, what the
+	// role and the issuer demand.
+	if verified, tried := j.verifySignature(t); !verified {
+		if j.remote == nil {
 			return nil, errSignature
 		}
 		if err := j.awaitKey(ctx, t, tried); err != nil {
 			return nil, err
 		}
 	}
-	if refusal != nil {
-		return nil, refusal
+	claims, err := t.claims()
+	if err != nil {
+		return nil, err
+	}
+	if err := j.checkClaims(claims, now, want); err != nil {
+		return nil, err
 	}
 	if j.remote != nil && j.remote.stale(now) {
 		if err := j.checkAgain(ctx, t, now); err != nil {

@@ -147,15 +147,19 @@ func (r *remote) fetch(ctx context.Context) (*keySet, error) {
 	return set, err
 }
 
-// maxWaiting bounds the logins that wait for keys at one issuer, so that a flood
-// of tokens with made-up kids cannot fill the memory.
-const maxWaiting = 512
+const (
+	// maxWaiting and maxWaitingSize bound the logins that wait for keys at one
+	// issuer and the bytes of their tokens, so that a flood of tokens with made-up
+	// kids cannot fill the memory.
+	maxWaiting     = 512
+	maxWaitingSize = 4 << 20
+)
 
 // remotes are all endpoints of an issuer.
 type remotes struct {
 	list    []*remote
 	onKeys  func([]byte)
-	waiting atomic.Int64
+	waiting gate
 
 	ctx   context.Context // ends with close
 	close context.CancelFunc
@@ -167,7 +171,7 @@ type remotes struct {
 }
 
 func newRemotes(endpoints []endpoint, lastKeys []byte, onKeys func([]byte)) (*remotes, error) {
-	rs := &remotes{onKeys: onKeys, changed: make(chan struct{})}
+	rs := &remotes{onKeys: onKeys, waiting: gate{places: maxWaiting, room: maxWaitingSize}, changed: make(chan struct{})}
 	seen := make(map[string]bool)
 	for _, e := range endpoints {
 		r, err := newRemote(e)
@@ -297,11 +301,10 @@ func (rs *remotes) announce() {
 // that there was a key to try it with, has most likely a wrong signature, or the issuer gave an old kid to a new key:
 // that is worth a fetch only if one may be made now.
 func (rs *remotes) await(ctx context.Context, t *token, known bool) error {
-	if rs.waiting.Add(1) > maxWaiting {
-		rs.waiting.Add(-1)
+	if !rs.waiting.enter(t.size()) {
 		return errors.New("too many logins wait for keys")
 	}
-	defer rs.waiting.Add(-1)
+	defer rs.waiting.leave(t.size())
 
 	var err error
 	// A fetch that had begun when the token came may have missed its key; the

@@ -283,7 +283,11 @@ type pipeIssuer struct {
 func newPipeIssuer(signers ...signer) *pipeIssuer { return &pipeIssuer{signers: signers} }
 
 func (p *pipeIssuer) jwt(t *testing.T) *JWT {
-	j := newJWT(t, JWTConfig{Name: "gitlab", JWKSURL: "https://issuer.example.com/jwks"})
+	return p.over(newJWT(t, JWTConfig{Name: "gitlab", JWKSURL: "https://issuer.example.com/jwks"}))
+}
+
+// over has j ask p.
+func (p *pipeIssuer) over(j *JWT) *JWT {
 	j.remote.list[0].client.Transport = p
 	return j
 }
@@ -367,7 +371,7 @@ func TestCloseEndsFetches(t *testing.T) {
 	j.remote.list[0].client.Transport = stuck{}
 	waiting := make(chan error, 1)
 	go func() { waiting <- verify(j, newSigner("x")) }()
-	require.Eventually(t, func() bool { return j.remote.waiting.Load() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return j.remote.waiting.len() == 1 }, 10*time.Second, time.Millisecond)
 	j.Close()
 	require.ErrorIs(t, <-waiting, context.Canceled)
 	require.ErrorIs(t, verify(j, newSigner("x")), ErrUnavailable)

@@ -12,6 +12,11 @@ import (
 // five kilobytes; those with hundreds of groups have thirty.
 const maxTokenSize = 128 << 10
 
+// maxHeaderSize bounds a token's header as encoded, in bytes. It is parsed for
+// whoever sends it. Those of platforms have a hundred bytes, and a few kilobytes
+// with a chain of certificates in it.
+const maxHeaderSize = 16 << 10
+
 // A token is a JWS in compact serialization (RFC 7515 section 7.1) whose header
 // is checked and whose signature and claims are not.
 type token struct {
@@ -74,6 +79,9 @@ func parseToken(raw string, last *header) (*token, error) {
 // the meaning of the rest. A key or the place of one in it (jwk, jku, x5c, x5u)
 // is not looked at, since whoever makes a token can write there what they want.
 func parseHeader(encoded string) (*header, error) {
+	if len(encoded) > maxHeaderSize {
+		return nil, fmt.Errorf("token header is longer than %d bytes", maxHeaderSize)
+	}
 	members, err := decodePart([]byte(encoded))
 	if err != nil {
 		return nil, fmt.Errorf("token header %w", err)
@@ -107,6 +115,9 @@ func parseHeader(encoded string) (*header, error) {
 	}
 	return h, nil
 }
+
+// size is how many bytes of memory are about held for the token.
+func (t *token) size() int { return len(t.signed) + len(t.signature) + len(t.encoded) }
 
 // claims decodes the payload.
 func (t *token) claims() (map[string]any, error) {
