@@ -39,6 +39,7 @@ type endpoint struct {
 type fetcher struct {
 	endpoint
 	client *http.Client
+	cas    []string // fingerprints of caPEM's certificates
 }
 
 // newFetcher checks the endpoint's fields.
@@ -58,7 +59,8 @@ func newFetcher(e endpoint) (*fetcher, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
-	return &fetcher{endpoint: e, client: &http.Client{Transport: transport, CheckRedirect: checkRedirect}}, nil
+	client := &http.Client{Transport: transport, CheckRedirect: checkRedirect}
+	return &fetcher{endpoint: e, client: client, cas: fingerprints(e.caPEM)}, nil
 }
 
 // checkRedirect follows redirects as a browser would, but never to a connection

@@ -43,9 +43,10 @@ type JWTConfig struct {
 	// that changed them. No lock that other methods need is held, and calls do
 	// not overlap. A call may still be under way when Close returns.
 	OnKeys func(snapshot []byte)
-	// LastKeys is the last snapshot that OnKeys got, to verify tokens with until
-	// the first fetch succeeds. Keys from URLs that are not configured any more
-	// are not taken from it.
+	// LastKeys is the last snapshot that OnKeys got, or Keys returned, to verify
+	// tokens with until the first fetch succeeds. It may be of an issuer that was
+	// configured otherwise: keys are not taken from it whose URL is not configured
+	// any more, or that a server with a CA sent which is not trusted any more.
 	LastKeys []byte
 }
 
@@ -134,6 +135,16 @@ func (j *JWT) Check(ctx context.Context) error {
 		return nil
 	}
 	return j.remote.check(ctx)
+}
+
+// Keys returns a snapshot of the fetched keys at hand, for LastKeys of the issuer
+// that this one is to be replaced with: nil if there are none, as with configured
+// keys. It holds no secret.
+func (j *JWT) Keys() []byte {
+	if j.remote == nil {
+		return nil
+	}
+	return j.remote.snapshot()
 }
 
 // Close ends fetches that are under way. Tokens can still be verified, with the

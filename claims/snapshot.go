@@ -2,16 +2,20 @@ package claims
 
 import "encoding/json"
 
-// savedKeys is the last good answer of an endpoint in a snapshot.
+// savedKeys is the last good answer of an endpoint in a snapshot, with where it
+// came from.
 type savedKeys struct {
-	URL     string          `json:"url"`      // as configured
-	JWKSURI string          `json:"jwks_uri"` // where the keys came from
-	JWKS    json.RawMessage `json:"jwks"`
+	URL       string          `json:"url"`       // as configured
+	Discovery bool            `json:"discovery"` // URL is an issuer's identifier
+	CAs       []string        `json:"cas"`       // fingerprints; none: the system's
+	JWKSURI   string          `json:"jwks_uri"`  // where the keys came from
+	JWKS      json.RawMessage `json:"jwks"`      // the usable keys
 }
 
-// snapshot renders the keys at hand. They are public keys: it holds no secret.
+// snapshot renders the keys at hand, nil if there are none. They are public
+// keys: it holds no secret.
 func (rs *remotes) snapshot() []byte {
-	saved := []savedKeys{}
+	var saved []savedKeys
 	for _, r := range rs.list {
 		set := r.keys.Load()
 		if set == nil {
@@ -20,7 +24,10 @@ func (rs *remotes) snapshot() []byte {
 		r.mu.Lock()
 		jwksURL := r.jwksURL
 		r.mu.Unlock()
-		saved = append(saved, savedKeys{URL: r.url, JWKSURI: jwksURL, JWKS: set.jwks})
+		saved = append(saved, savedKeys{URL: r.url, Discovery: r.discovery, CAs: r.cas, JWKSURI: jwksURL, JWKS: set.jwks})
+	}
+	if saved == nil {
+		return nil
 	}
 	data, err := json.Marshal(saved)
 	if err != nil {
@@ -39,13 +46,23 @@ func (rs *remotes) restore(snapshot []byte) {
 	}
 	for _, s := range saved {
 		for _, r := range rs.list {
-			if r.url != s.URL || !r.discovery && s.JWKSURI != s.URL {
+			if !s.isOf(r) {
 				continue
 			}
 			if set, err := parseJWKS(s.JWKS); err == nil {
 				r.keys.Store(set)
-				r.jwksURL = s.JWKSURI
+				if r.discovery {
+					r.jwksURL = s.JWKSURI
+				}
 			}
 		}
 	}
+}
+
+// isOf reports whether the endpoint's keys are these, as far as can be known
+// without asking it: they come from there, over a connection that is trusted
+// still. What only a CA vouched for that is not trusted any more may be
+// somebody else's.
+func (s *savedKeys) isOf(r *remote) bool {
+	return s.URL == r.url && s.Discovery == r.discovery && within(s.CAs, r.cas)
 }
