@@ -35,6 +35,12 @@ func TestNewJWTNamesTheFaultyField(t *testing.T) {
 		"a URL with a password":            {JWTConfig{JWKSURL: "https://user:hunter2@issuer.example.com/jwks"}, "jwks_url is a URL with credentials in it, which errors and logs would show"},
 		"a discovery URL with a user":      {JWTConfig{OIDCDiscoveryURL: "https://hunter2@issuer.example.com"}, "oidc_discovery_url is a URL with credentials in it, which errors and logs would show"},
 		"a URL without host":               {JWTConfig{JWKSURL: "https:///jwks"}, "jwks_url is not an http or https URL"},
+		"a URL with a port for host":       {JWTConfig{JWKSURL: "https://:443/jwks"}, "jwks_url is not an http or https URL"},
+		"a URL with a fragment":            {JWTConfig{JWKSURL: url + "/jwks#x"}, "jwks_url has a fragment, which no request would carry"},
+		"a pair with a fragment":           {JWTConfig{JWKSPairs: []JWKSPair{{JWKSURL: url + "#"}}}, "jwks_pairs[0] has a fragment, which no request would carry"},
+		"a discovery URL with a fragment":  {JWTConfig{OIDCDiscoveryURL: url + "#"}, "oidc_discovery_url has a fragment, which no request would carry"},
+		"a discovery URL with a query":     {JWTConfig{OIDCDiscoveryURL: url + "?tenant=1"}, "oidc_discovery_url has a query, which an issuer's identifier has not"},
+		"a discovery URL with ? alone":     {JWTConfig{OIDCDiscoveryURL: url + "/?"}, "oidc_discovery_url has a query, which an issuer's identifier has not"},
 		"no URL at all":                    {JWTConfig{JWKSURL: "https://a b%"}, "jwks_url is not a URL"},
 		"a CA that is none":                {JWTConfig{OIDCDiscoveryURL: url, OIDCDiscoveryCAPEM: good}, "oidc_discovery_url has a CA without a PEM-encoded certificate"},
 		"an HMAC algorithm":                {JWTConfig{JWKSURL: url, SupportedAlgs: []string{"RS256", "HS256"}}, `jwt_supported_algs: "HS256" is not one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA`},
@@ -53,6 +59,10 @@ func TestNewJWTNamesTheFaultyField(t *testing.T) {
 			require.EqualError(t, err, c.fault)
 		})
 	}
+}
+
+func TestAJWKSMayHaveAQuery(t *testing.T) {
+	newJWT(t, JWTConfig{JWKSURL: "https://issuer.example.com/keys?p=policy"})
 }
 
 func publicPEM(key any) string {

@@ -44,7 +44,7 @@ type fetcher struct {
 
 // newFetcher checks the endpoint's fields.
 func newFetcher(e endpoint) (*fetcher, error) {
-	if _, err := parseURL(e.url); err != nil {
+	if err := e.checkURL(); err != nil {
 		return nil, fmt.Errorf("%s %w", e.field, err)
 	}
 	// Proxy from the environment; no connection is kept, since fetches are
@@ -61,6 +61,21 @@ func newFetcher(e endpoint) (*fetcher, error) {
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: checkRedirect}
 	return &fetcher{endpoint: e, client: client, cas: fingerprints(e.caPEM)}, nil
+}
+
+// checkURL refuses a URL of which a part would not be used.
+func (e *endpoint) checkURL() error {
+	u, err := parseURL(e.url)
+	switch {
+	case err != nil:
+		return err
+	case strings.Contains(e.url, "#"):
+		return errors.New("has a fragment, which no request would carry")
+	case e.discovery && (u.RawQuery != "" || u.ForceQuery):
+		// OpenID Connect Discovery section 3; the document's path goes at the end.
+		return errors.New("has a query, which an issuer's identifier has not")
+	}
+	return nil
 }
 
 // checkRedirect follows redirects as a browser would, but never to a connection
@@ -88,7 +103,7 @@ func parseURL(text string) (*url.URL, error) {
 	if err != nil {
 		return nil, errors.New("is not a URL")
 	}
-	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+	if u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
 		return nil, errors.New("is not an http or https URL")
 	}
 	if u.User != nil {

@@ -97,10 +97,13 @@ func (i *issuer) jwks() JWTConfig {
 	return JWTConfig{Name: "gitlab", JWKSURL: i.URL + "/jwks", JWKSCAPEM: i.ca()}
 }
 
-// selfSigned returns a certificate that no server has.
+// serials counts the certificates that were made.
+var serials atomic.Int64
+
+// selfSigned returns a certificate that no server has, another one every time.
 func selfSigned(t testing.TB) *x509.Certificate {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serials.Add(1)), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, edKey().Public(), edKey())
 	require.NoError(t, err)
 	certificate, err := x509.ParseCertificate(der)

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -57,17 +56,9 @@ type connection struct {
 }
 
 func newKubernetesAPI(cfg *KubernetesConfig) (*kubernetesAPI, error) {
-	if cfg.Host == "" {
-		return nil, errors.New("kubernetes_host is missing")
-	}
-	// A host without a scheme is asked over TLS, where rest itself would send
-	// tokens unencrypted unless there is a CA certificate.
-	server, _, err := rest.DefaultServerURL(cfg.Host, "/apis", schema.GroupVersion{}, true)
+	server, err := parseAPIServer(cfg.Host)
 	if err != nil {
-		return nil, errors.New("kubernetes_host is not a host, host:port or URL")
-	}
-	if server.User != nil {
-		return nil, fmt.Errorf("kubernetes_host %w", errCredentials)
+		return nil, err
 	}
 	if err := parseCACert(cfg.CACert); err != nil {
 		return nil, err
