@@ -138,10 +138,11 @@ func checkAge(claims map[string]any, now time.Time, want Expected) error {
 		return nil
 	}
 	name := "auth_time"
-	if _, ok := claims[name]; !ok {
-		name = "iat"
-	}
 	since, err := numericDate(claims, name)
+	if err == nil && since == 0 { // missing, or zero as some issuers write it where nobody logged in
+		name = "iat"
+		since, err = numericDate(claims, name)
+	}
 	if err != nil {
 		return err
 	}
