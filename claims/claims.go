@@ -87,7 +87,8 @@ type Expected struct {
 	// account. A Kubernetes issuer calls it with what a token claims, before it
 	// has the token reviewed: a forged one must not cost the API server anything.
 	ServiceAccount func(namespace, name string) error
-	// NamespaceLabels asks a Kubernetes issuer for the labels of the service
-	// account's namespace.
-	NamespaceLabels bool
+	// NamespaceLabels, if set, says whether the role needs to know the labels of a
+	// service account's namespace. Without a need a Kubernetes issuer does not ask
+	// for them: its reviewer may not be allowed to.
+	NamespaceLabels func(namespace string) bool
 }

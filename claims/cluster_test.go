@@ -30,6 +30,9 @@ type cluster struct {
 	account corev1.ServiceAccount
 	labels  map[string]string
 	fault   http.HandlerFunc // answers instead, if set
+	// faultyPath is the only path for which it does; empty: for all.
+	faultyPath string
+	faults     int // how often it did
 	// allowed are the bearer tokens that may review tokens and read objects.
 	allowed []string
 
@@ -65,7 +68,8 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	c.bearers = append(c.bearers, bearer)
 	switch {
-	case c.fault != nil:
+	case c.fault != nil && (c.faultyPath == "" || c.faultyPath == r.URL.Path):
+		c.faults++
 		c.fault(w, r)
 	case bearer == "" || strings.HasPrefix(bearer, "expired"):
 		status(w, http.StatusUnauthorized, metav1.StatusReasonUnauthorized)

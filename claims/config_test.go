@@ -51,6 +51,7 @@ func TestNewJWTNamesTheFaultyField(t *testing.T) {
 		"two keys in one text":             {JWTConfig{ValidationPubKeys: []string{good + rs256().pem()}}, "jwt_validation_pubkeys: key 1 has more than one PEM block: give each key as an element of the list"},
 		"an RSA key of 1024 bits":          {JWTConfig{ValidationPubKeys: []string{signer{private: smallRSA()}.pem()}}, "jwt_validation_pubkeys: key 1 is an RSA key of 1024 bits, not of 2048 to 16384"},
 		"an ECDSA key on P-224":            {JWTConfig{ValidationPubKeys: []string{signer{private: p224Key()}.pem()}}, "jwt_validation_pubkeys: key 1 is an ECDSA key on the curve P-224, not on P-256, P-384 or P-521"},
+		"keys of no supported algorithm":   {JWTConfig{ValidationPubKeys: []string{good, es256().pem()}, SupportedAlgs: []string{"RS256", "ES384"}}, "jwt_supported_algs has no algorithm for any of jwt_validation_pubkeys"},
 		"an RSA key with an exponent of 1": {JWTConfig{ValidationPubKeys: []string{publicPEM(&rsa.PublicKey{N: rsaKey().N, E: 1})}}, "jwt_validation_pubkeys: key 1 is an RSA key with the exponent 1"},
 	}
 	for name, c := range cases {
@@ -94,6 +95,9 @@ func TestKeysThatCannotVerifyTokensAreLeftOut(t *testing.T) {
 	}{
 		"for encryption":              {member(newSigner("x"), map[string]any{"use": "enc"}), newSigner("x")},
 		"of an encryption algorithm":  {member(rs256(), map[string]any{"alg": "RSA-OAEP"}), rs256()},
+		"of an algorithm of others":   {member(es256(), map[string]any{"alg": "RS256"}), es256()},
+		"of the algorithm of P-384":   {member(es256(), map[string]any{"alg": "ES384"}), es256()},
+		"not for verifying":           {member(rs256(), map[string]any{"key_ops": []string{"encrypt"}}), rs256()},
 		"of another algorithm":        {member(rs256(), map[string]any{"alg": "PS256"}), rs256()},
 		"RSA of 1024 bits":            {member(signer{private: smallRSA(), kid: "small"}, nil), signer{smallRSA(), "RS256", "small"}},
 		"RSA with an exponent of 1":   {map[string]any{"kty": "RSA", "kid": "rsa", "n": n, "e": "AQ"}, rs256()},

@@ -86,6 +86,9 @@ func NewJWT(cfg JWTConfig) (*JWT, error) {
 		if j.static, err = parsePEMKeys(cfg.ValidationPubKeys); err != nil {
 			return nil, fmt.Errorf("jwt_validation_pubkeys: %w", err)
 		}
+		if _, count := j.static.unusable(j.algorithms); count == len(j.static.all) {
+			return nil, errors.New("jwt_supported_algs has no algorithm for any of jwt_validation_pubkeys")
+		}
 		return j, nil
 	}
 	if j.remote, err = newRemotes(endpoints, cfg.LastKeys, cfg.OnKeys); err != nil {

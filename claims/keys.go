@@ -57,6 +57,20 @@ func (s *keySet) verify(t *token) (verified, tried bool) {
 	return false, len(candidates) > 0
 }
 
+// unusable returns the place, counted from 1, of the first key that verifies
+// nothing with the algorithms, and how many of such keys there are.
+func (s *keySet) unusable(with []*algorithm) (first, count int) {
+	for i, k := range s.all {
+		if slices.ContainsFunc(with, func(a *algorithm) bool { return a.takes(k.public) }) {
+			continue
+		}
+		if count++; count == 1 {
+			first = i + 1
+		}
+	}
+	return first, count
+}
+
 // parsePEMKeys parses configured public keys, each a PKIX public key or an X.509
 // certificate. Its errors name the key by its place, counted from 1.
 func parsePEMKeys(texts []string) (*keySet, error) {
@@ -174,8 +188,9 @@ func (k *publicJWK) verifies(bundle bool) bool {
 		return false
 	case k.operations != nil && !slices.Contains(k.operations, "verify"): // RFC 7517 section 4.3
 		return false
-	case k.Algorithm != "" && algorithms[k.Algorithm] == nil:
+	case checkKey(k.Key) != nil:
 		return false
 	}
-	return checkKey(k.Key) == nil
+	a := algorithms[k.Algorithm]
+	return k.Algorithm == "" || a != nil && a.takes(k.Key)
 }

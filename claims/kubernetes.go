@@ -49,6 +49,18 @@ const defaultKubernetesIssuer = "kubernetes/serviceaccount"
 // from OpenID Connect providers, as in the Kubernetes method.
 var kubernetesAlgorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"}
 
+const (
+	// maxReviews bounds the logins for which an API server is asked at one time:
+	// a token that nobody has signed yet is worth a review.
+	maxReviews = 64
+	// maxPending and maxPendingSize bound those that are under way, with the ones
+	// that wait to be asked for, and the bytes of their tokens. Tokens of service
+	// accounts have one to two kilobytes; decoded ones can have sixty times their
+	// size.
+	maxPending     = 512
+	maxPendingSize = 768 << 10
+)
+
 // Kubernetes is an issuer of kind kubernetes. Its methods can be called at the
 // same time.
 type Kubernetes struct {
@@ -58,6 +70,8 @@ type Kubernetes struct {
 	issuers     []string // of which iss must be one; empty: any
 	annotations bool
 	api         *kubernetesAPI
+	pending     gate
+	reviews     chan struct{} // has an element for each login that the API server is asked for
 }
 
 // NewKubernetes checks cfg. It does not use the network, nor the files of the
@@ -67,13 +81,19 @@ func NewKubernetes(cfg KubernetesConfig) (*Kubernetes, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kubernetes{name: cfg.Name, annotations: cfg.UseAnnotationsAsAliasMetadata, api: api}
+	k := &Kubernetes{
+		name: cfg.Name, annotations: cfg.UseAnnotationsAsAliasMetadata, api: api,
+		pending: gate{places: maxPending, room: maxPendingSize}, reviews: make(chan struct{}, maxReviews),
+	}
 	if k.algorithms, err = allowedAlgorithms(kubernetesAlgorithms); err != nil {
 		return nil, err
 	}
 	if len(cfg.PEMKeys) > 0 {
 		if k.keys, err = parsePEMKeys(cfg.PEMKeys); err != nil {
 			return nil, fmt.Errorf("pem_keys: %w", err)
+		}
+		if first, count := k.keys.unusable(k.algorithms); count > 0 {
+			return nil, fmt.Errorf("pem_keys: key %d is of a kind that no token of a service account is signed with", first)
 		}
 	}
 	if !cfg.DisableISSValidation {
@@ -115,6 +135,10 @@ func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, wa
 			return nil, errSignature
 		}
 	}
+	if !k.pending.enter(t.size()) {
+		return nil, k.unavailable("a token review", errors.New("too many logins wait for token reviews"))
+	}
+	defer k.pending.leave(t.size())
 	claims, err := t.claims()
 	if err != nil {
 		return nil, err
@@ -123,7 +147,7 @@ func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, wa
 	if err != nil {
 		return nil, err
 	}
-	claimed, err := claimedAccount(claims)
+	claimed, err := ClaimedServiceAccount(claims)
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +156,24 @@ func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, wa
 			return nil, err
 		}
 	}
+	account, err := k.ask(ctx, strings.TrimSpace(token), claimed, aud, want)
+	if err != nil {
+		return nil, err
+	}
+	return &Identity{profile: Profile{Issuer: k.name, Kind: KindKubernetes, Claims: claims, ServiceAccount: account}}, nil
+}
 
+// ask has the API server review the token, and asks it for what else is needed.
+func (k *Kubernetes) ask(ctx context.Context, token string, claimed *ServiceAccount, aud []string, want Expected) (*ServiceAccount, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	session, err := k.api.session(strings.TrimSpace(token))
+	select {
+	case k.reviews <- struct{}{}:
+		defer func() { <-k.reviews }()
+	case <-ctx.Done():
+		return nil, k.unavailable("a token review", ctx.Err())
+	}
+	session, err := k.api.session(token)
 	if err != nil {
 		return nil, k.unavailable("its API server", err)
 	}
@@ -148,12 +186,12 @@ func (k *Kubernetes) Verify(ctx context.Context, token string, now time.Time, wa
 			return nil, err
 		}
 	}
-	if want.NamespaceLabels {
+	if want.NamespaceLabels != nil && want.NamespaceLabels(account.Namespace) {
 		if account.NamespaceLabels, err = k.namespaceLabels(ctx, session, account); err != nil {
 			return nil, err
 		}
 	}
-	return &Identity{profile: Profile{Issuer: k.name, Kind: KindKubernetes, Claims: claims, ServiceAccount: account}}, nil
+	return account, nil
 }
 
 func (k *Kubernetes) unavailable(what string, err error) error {
@@ -187,13 +225,13 @@ func (k *Kubernetes) checkClaims(claims map[string]any, now time.Time, want Expe
 	return aud, checkAge(claims, now, want)
 }
 
-// claimedAccount returns the service account that the token claims to be of:
-// the claim kubernetes.io of a projected token, or the flat claims of one in a
+// ClaimedServiceAccount returns the service account that a token with these
+// claims says to be of, which is not to be believed yet: the claim kubernetes.io of a projected token, or the flat claims of one in a
 // Secret.
 //
 //	{"kubernetes.io": {"namespace": "shop", "serviceaccount": {"name": "api", "uid": "1f9…"}, "pod": {…}}}
 //	{"kubernetes.io/serviceaccount/namespace": "shop", "kubernetes.io/serviceaccount/service-account.name": "api", …}
-func claimedAccount(claims map[string]any) (*ServiceAccount, error) {
+func ClaimedServiceAccount(claims map[string]any) (*ServiceAccount, error) {
 	const flat = "kubernetes.io/serviceaccount/"
 	account := &ServiceAccount{
 		Namespace:  text(claims, flat+"namespace"),

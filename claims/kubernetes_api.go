@@ -11,13 +11,14 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 	// Kubernetes recommends to re-read a token once a minute.
 	localPeriod = time.Minute
 	// apiTimeout bounds what is asked of the API server for one login, with the
-	// retries that it asks for.
+	// time until it is its turn.
 	apiTimeout = 10 * time.Second
 	// maxAPIBody bounds an answer of the API server, in bytes. Objects in etcd
 	// have 1.5 MiB at most.
@@ -51,8 +52,8 @@ type kubernetesAPI struct {
 type connection struct {
 	ca      string
 	http    *http.Client
-	reviews authenticationclient.TokenReviewInterface
-	core    *coreclient.CoreV1Client
+	reviews rest.Interface // of the API group with TokenReview
+	core    rest.Interface // of the one with ServiceAccount and Namespace
 }
 
 func newKubernetesAPI(cfg *KubernetesConfig) (*kubernetesAPI, error) {
@@ -100,10 +101,11 @@ func newConnection(host, ca string) (*connection, error) {
 	config := &rest.Config{
 		Host: host,
 		// What proxies in front of an API server understand, too.
-		ContentConfig:   rest.ContentConfig{ContentType: runtime.ContentTypeJSON, AcceptContentTypes: runtime.ContentTypeJSON},
-		TLSClientConfig: rest.TLSClientConfig{CAData: []byte(ca)},
-		QPS:             -1, // Vault has its own rate limits
-		WrapTransport:   func(base http.RoundTripper) http.RoundTripper { return bearer{base} },
+		ContentConfig:             rest.ContentConfig{ContentType: runtime.ContentTypeJSON, AcceptContentTypes: runtime.ContentTypeJSON},
+		TLSClientConfig:           rest.TLSClientConfig{CAData: []byte(ca)},
+		QPS:                       -1,                // Vault has its own rate limits
+		WarningHandlerWithContext: rest.NoWarnings{}, // they are about our API version
+		WrapTransport:             func(base http.RoundTripper) http.RoundTripper { return bearer{base} },
 	}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -119,7 +121,7 @@ func newConnection(host, ca string) (*connection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubernetes_host: %w", err)
 	}
-	return &connection{ca: ca, http: client, reviews: reviews.TokenReviews(), core: core}, nil
+	return &connection{ca: ca, http: client, reviews: reviews.RESTClient(), core: core.RESTClient()}, nil
 }
 
 func (c *connection) close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
@@ -183,32 +185,31 @@ func (api *kubernetesAPI) session(token string) (*session, error) {
 }
 
 func (s *session) review(ctx context.Context, aud []string) (*authenticationv1.TokenReviewStatus, error) {
-	request := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: s.token, Audiences: aud}}
-	answer, err := s.reviews.Create(s.context(ctx), request, metav1.CreateOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return &answer.Status, nil
+	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: s.token, Audiences: aud}}
+	var answer authenticationv1.TokenReview
+	err := s.do(ctx, s.reviews.Post().Resource("tokenreviews").Body(review), &answer)
+	return &answer.Status, err
 }
 
 func (s *session) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
-	account, err := s.core.ServiceAccounts(namespace).Get(s.context(ctx), name, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return account.Annotations, nil
+	var account corev1.ServiceAccount
+	err := s.do(ctx, s.core.Get().Namespace(namespace).Resource("serviceaccounts").Name(name), &account)
+	return account.Annotations, err
 }
 
 func (s *session) namespaceLabels(ctx context.Context, name string) (map[string]string, error) {
-	namespace, err := s.core.Namespaces().Get(s.context(ctx), name, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return namespace.Labels, nil
+	var namespace corev1.Namespace
+	err := s.do(ctx, s.core.Get().Resource("namespaces").Name(name), &namespace)
+	return namespace.Labels, err
 }
 
-func (s *session) context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, bearerKey{}, s.bearer)
+// do makes a request once. client-go would repeat it up to ten times, as long
+// after as the server says, while the login waits; who logs in can try again, and
+// knows better for how long. What client-go would log of the request it returns,
+// too, as an error that is logged where it belongs.
+func (s *session) do(ctx context.Context, request *rest.Request, answer runtime.Object) error {
+	ctx = context.WithValue(ctx, bearerKey{}, s.bearer)
+	return request.MaxRetries(0).Do(klog.NewContext(ctx, klog.Logger{})).Into(answer)
 }
 
 // refusal tells whether the API server does not take the bearer token, or does

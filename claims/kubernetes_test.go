@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/require"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/klog/v2"
 )
 
 func newKubernetes(t testing.TB, cfg KubernetesConfig) *Kubernetes {
@@ -132,6 +134,10 @@ func TestKubernetesRefuses(t *testing.T) {
 				cfg.Issuer = "https://other.example.com"
 			}, want: forVault,
 			fault: "iss claim is not a bound issuer",
+		},
+		"a token without a signature": {
+			token: strings.TrimRightFunc(rs256().mint(projected(nil)), func(r rune) bool { return r != '.' }), want: forVault,
+			fault: "token has no signature",
 		},
 		"a signature by none of pem_keys": {
 			config: func(cfg *KubernetesConfig) { cfg.PEMKeys = []string{es256().pem()} }, want: forVault,
@@ -284,7 +290,7 @@ func TestKubernetesReadsAnnotationsAndLabelsWhenAsked(t *testing.T) {
 	cfg.UseAnnotationsAsAliasMetadata = true
 	k := newKubernetes(t, cfg)
 	want := forVault
-	want.NamespaceLabels = true
+	want.NamespaceLabels = func(namespace string) bool { return namespace == "shop" }
 
 	identity, err := k.Verify(context.Background(), rs256().mint(projected(nil)), now, want)
 	require.NoError(t, err)
@@ -295,6 +301,13 @@ func TestKubernetesReadsAnnotationsAndLabelsWhenAsked(t *testing.T) {
 	identity, err = k.Verify(context.Background(), rs256().mint(projected(nil)), now, want)
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"env": "test"}, identity.Profile().ServiceAccount.NamespaceLabels, "labels are not cached")
+
+	want.NamespaceLabels = func(namespace string) bool { return namespace != "shop" }
+	asked := len(c.bearers)
+	identity, err = k.Verify(context.Background(), rs256().mint(projected(nil)), now, want)
+	require.NoError(t, err)
+	require.Nil(t, identity.Profile().ServiceAccount.NamespaceLabels)
+	require.Equal(t, asked+2, len(c.bearers), "a review and the service account")
 }
 
 func TestKubernetesNeedsAReviewerForNamespaceLabels(t *testing.T) {
@@ -304,10 +317,17 @@ func TestKubernetesNeedsAReviewerForNamespaceLabels(t *testing.T) {
 	cfg := c.config()
 	cfg.TokenReviewerJWT = ""
 	want := forVault
-	want.NamespaceLabels = true
-	_, err := newKubernetes(t, cfg).Verify(context.Background(), token, now, want)
-	require.ErrorContains(t, err, "token_reviewer_jwt")
-	require.NotErrorIs(t, err, ErrUnavailable)
+	k := newKubernetes(t, cfg)
+	for needed, fault := range map[bool]string{true: "token_reviewer_jwt", false: ""} {
+		want.NamespaceLabels = func(string) bool { return needed }
+		_, err := k.Verify(context.Background(), token, now, want)
+		if fault == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, fault)
+		require.NotErrorIs(t, err, ErrUnavailable)
+	}
 }
 
 func TestKubernetesTellsAnOutageFromARefusal(t *testing.T) {
@@ -350,6 +370,72 @@ func endless(w http.ResponseWriter, _ *http.Request) {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
+	}
+}
+
+// An API server that is overloaded says when to come again, up to minutes later.
+// A login does not wait for that.
+func TestKubernetesAnswersAtOnceWhenTheServerSaysToTryLater(t *testing.T) {
+	token := rs256().mint(projected(nil))
+	for _, path := range []string{"/apis/authentication.k8s.io/v1/tokenreviews", "/api/v1/namespaces/shop/serviceaccounts/api", "/api/v1/namespaces/shop"} {
+		for name, fault := range map[string]http.HandlerFunc{
+			"429": func(w http.ResponseWriter, _ *http.Request) { later(w, http.StatusTooManyRequests, "600") },
+			"500": func(w http.ResponseWriter, _ *http.Request) { later(w, http.StatusInternalServerError, "1") },
+			"503": func(w http.ResponseWriter, _ *http.Request) { later(w, http.StatusServiceUnavailable, "1") },
+			"a connection that ends": func(http.ResponseWriter, *http.Request) {
+				panic(http.ErrAbortHandler) // client-go takes it for a reason to read again
+			},
+		} {
+			t.Run(path+" "+name, func(t *testing.T) {
+				c := newCluster(t)
+				c.faultyPath, c.fault = path, fault
+				cfg := c.config()
+				cfg.UseAnnotationsAsAliasMetadata = true
+				want := forVault
+				want.NamespaceLabels = func(string) bool { return true }
+				k := newKubernetes(t, cfg)
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				_, err := k.Verify(ctx, token, now, want)
+				require.ErrorIs(t, err, ErrUnavailable)
+				require.NoError(t, ctx.Err())
+				require.LessOrEqual(t, c.faults, 2, "net/http repeats a read on a connection that ended, at once")
+				if name != "a connection that ends" {
+					require.Equal(t, 1, c.faults)
+				}
+			})
+		}
+	}
+}
+
+func later(w http.ResponseWriter, code int, seconds string) {
+	w.Header().Set("Retry-After", seconds)
+	status(w, code, "")
+}
+
+// What client-go logs goes to the standard error output of the plugin's process.
+func TestClientGoLogsNothing(t *testing.T) {
+	var logged []string
+	klog.SetLogger(funcr.New(func(prefix, args string) { logged = append(logged, prefix+args) }, funcr.Options{}))
+	t.Cleanup(klog.ClearLogger)
+	for name, fault := range map[string]http.HandlerFunc{
+		"a warning": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Warning", `299 - "tokenreviews are deprecated"`)
+			status(w, http.StatusBadGateway, "")
+		},
+		"an answer too large": endless,
+		"an answer cut off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.Write([]byte("{"))
+		},
+		"garbage":   func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) },
+		"try later": func(w http.ResponseWriter, _ *http.Request) { later(w, http.StatusTooManyRequests, "1") },
+	} {
+		c := newCluster(t)
+		c.fault = fault
+		_, err := newKubernetes(t, c.config()).Verify(context.Background(), rs256().mint(projected(nil)), now, forVault)
+		require.ErrorIs(t, err, ErrUnavailable, name)
+		require.Empty(t, logged, name)
 	}
 }
 
@@ -447,6 +533,8 @@ func TestNewKubernetesNamesTheFaultyField(t *testing.T) {
 		"a password":        {KubernetesConfig{Host: "https://user:hunter2@k8s"}, "kubernetes_host is a URL with credentials in it"},
 		"a path for a host": {KubernetesConfig{Host: "https://a b"}, "kubernetes_host is not"},
 		"no certificate":    {KubernetesConfig{Host: "https://k8s", CACert: "x"}, "kubernetes_ca_cert has no PEM-encoded certificate"},
+		"an Ed25519 key":    {KubernetesConfig{Host: "https://k8s", PEMKeys: []string{rs256().pem(), eddsa().pem()}}, "pem_keys: key 2 is of a kind that no token of a service account is signed with"},
+		"a certificate":     {KubernetesConfig{Host: "https://k8s", PEMKeys: []string{certificatePEM(selfSigned(t))}}, "pem_keys: key 1 is of a kind that no token of a service account is signed with"},
 		"no key":            {KubernetesConfig{Host: "https://k8s", PEMKeys: []string{rs256().pem(), "x"}}, "pem_keys: key 2 is not in PEM format"},
 	}
 	for name, c := range cases {

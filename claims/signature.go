@@ -64,6 +64,19 @@ func allowedAlgorithms(names []string) ([]*algorithm, error) {
 	return allowed, nil
 }
 
+// takes reports whether the algorithm is one for keys such as this.
+func (a *algorithm) takes(key crypto.PublicKey) bool {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		return a.hash != 0 && a.curve == nil
+	case *ecdsa.PublicKey:
+		return a.curve != nil && a.curve == k.Curve
+	case ed25519.PublicKey:
+		return a.hash == 0
+	}
+	return false
+}
+
 // verify reports whether key made the signature over message.
 func (a *algorithm) verify(key crypto.PublicKey, message, signature []byte) bool {
 	if a.hash != 0 {

@@ -69,6 +69,9 @@ func parseToken(raw string, last *header) (*token, error) {
 			return nil, err
 		}
 	}
+	if end+1 == len(data) {
+		return nil, errors.New("token has no signature")
+	}
 	if t.signature, err = decodeBase64(data[end+1:]); err != nil {
 		return nil, fmt.Errorf("token signature %w", err)
 	}

@@ -2,11 +2,16 @@ package claims
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,6 +141,62 @@ func TestWhatIsHeldForTokensOfUnknownKeysIsBounded(t *testing.T) {
 	cancel()
 	group.Wait()
 	require.Zero(t, j.remote.waiting.len())
+}
+
+// hostileAccount is a token of a service account that anybody can make up, with
+// claims that take sixty times its size once they are decoded.
+func hostileAccount() string {
+	text := string(must(json.Marshal(projected(nil))))
+	deep := strings.Repeat(`{"":`, maxDepth-2) + "0" + strings.Repeat("}", maxDepth-2)
+	return unsigned(`{"alg":"ES256"}`, text[:len(text)-1]+`,"x":[`+strings.Repeat(deep+",", 500)+deep+`]}`)
+}
+
+// A thousand tokens that nobody signed come while the API server does not answer.
+func TestWhatIsHeldForTokensThatWaitForAReviewIsBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		token string
+		held  int64
+	}{
+		"large tokens": {hostileAccount(), 64 << 20},
+		"small tokens": {unsigned(`{"alg":"ES256"}`, projected(nil)), 64 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked atomic.Int64
+			release := make(chan struct{})
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				<-release
+			}))
+			defer server.Close()
+			defer close(release)
+			k := newKubernetes(t, KubernetesConfig{Name: "prod", Host: server.URL, CACert: certificatePEM(server.Certificate()), TokenReviewerJWT: reviewerToken, DisableISSValidation: true, DisableLocalCAJWT: true})
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			var group sync.WaitGroup
+			refused := make(chan error, 1000)
+			held := heldFor(func() {
+				for range 1000 {
+					group.Go(func() {
+						_, err := k.Verify(ctx, strings.Clone(c.token), now, forVault)
+						refused <- err
+					})
+				}
+				require.Eventually(t, func() bool {
+					return len(refused)+k.pending.len() == 1000 && int(asked.Load()) == min(maxReviews, k.pending.len())
+				}, time.Minute, time.Millisecond)
+			})
+			t.Log(k.pending.len(), "pending,", held>>20, "MiB held")
+			require.Positive(t, k.pending.len())
+			require.Less(t, held, c.held)
+			err := <-refused
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.ErrorContains(t, errors.Unwrap(err), "too many logins")
+			cancel()
+			group.Wait()
+			require.Zero(t, k.pending.len())
+			require.Empty(t, k.reviews)
+		})
+	}
 }
 
 // Small tokens have room enough for as many logins as may wait.

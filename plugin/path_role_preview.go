@@ -146,25 +146,15 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 	return role.compiled.Preview(identity.Profile(), account, key, now), nil
 }
 
-// sampleProfile is what a token with these claims would say. A service account
-// is where Kubernetes puts it: in the claim kubernetes.io.
+// sampleProfile is what a token with these claims would say.
 func sampleProfile(role *role, sample map[string]any) *claims.Profile {
 	profile := &claims.Profile{Issuer: role.entry.Issuer, Kind: claims.KindJWT, Claims: sample}
 	if role.entry.RoleType != roles.TypeKubernetes {
 		return profile
 	}
-	text := func(object map[string]any, name string) string {
-		value, _ := object[name].(string)
-		return value
-	}
-	object, _ := sample["kubernetes.io"].(map[string]any)
-	account, _ := object["serviceaccount"].(map[string]any)
 	profile.Kind = claims.KindKubernetes
-	profile.ServiceAccount = &claims.ServiceAccount{
-		Namespace: text(object, "namespace"),
-		Name:      text(account, "name"),
-		UID:       text(account, "uid"),
-	}
+	// Nil if there is none, which the role then says.
+	profile.ServiceAccount, _ = claims.ClaimedServiceAccount(sample)
 	return profile
 }
 

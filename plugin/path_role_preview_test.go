@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -104,15 +105,21 @@ func TestABadPreviewIsRefused(t *testing.T) {
 }
 
 func TestAPreviewOfAServiceAccount(t *testing.T) {
-	sample := map[string]any{"kubernetes.io": map[string]any{
-		"namespace": "shop", "serviceaccount": map[string]any{"name": "runner", "uid": "u-1"},
-	}}
 	r := &role{entry: newRoleEntry()}
 	r.entry.RoleType, r.entry.Issuer = "kubernetes", "cluster"
-	profile := sampleProfile(r, sample)
-	require.Equal(t, "cluster", profile.Issuer)
-	require.Equal(t, "shop", profile.ServiceAccount.Namespace)
-	require.Equal(t, "runner", profile.ServiceAccount.Name)
-	require.Equal(t, "u-1", profile.ServiceAccount.UID)
-	require.NotNil(t, sampleProfile(r, map[string]any{"kubernetes.io": "x"}).ServiceAccount, "claims that are not there are empty")
+	for name, sample := range map[string]map[string]any{
+		"a projected token": {"kubernetes.io": map[string]any{
+			"namespace": "shop", "serviceaccount": map[string]any{"name": "runner", "uid": "u-1"},
+		}},
+		"a token in a Secret": {
+			"kubernetes.io/serviceaccount/namespace":            "shop",
+			"kubernetes.io/serviceaccount/service-account.name": "runner",
+			"kubernetes.io/serviceaccount/service-account.uid":  "u-1",
+		},
+	} {
+		profile := sampleProfile(r, sample)
+		require.Equal(t, "cluster", profile.Issuer)
+		require.Equal(t, &claims.ServiceAccount{Namespace: "shop", Name: "runner", UID: "u-1"}, profile.ServiceAccount, name)
+	}
+	require.Nil(t, sampleProfile(r, map[string]any{"kubernetes.io": "x"}).ServiceAccount, "the role says that there is none")
 }

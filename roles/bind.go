@@ -224,6 +224,12 @@ func (c *Compiled) couldTake(namespace, name string) error {
 	return c.checkNamespace(namespace, c.selector != nil)
 }
 
+// needsLabels says whether it depends on the namespace's labels if the role takes
+// it: the selector adds to the namespaces that are listed.
+func (c *Compiled) needsLabels(namespace string) bool {
+	return c.selector != nil && !strutil.StrListContainsGlob(c.role.BoundServiceAccountNamespaces, namespace)
+}
+
 func (c *Compiled) checkAccountName(name string) error {
 	if !strutil.StrListContainsGlob(c.role.BoundServiceAccountNames, name) {
 		return fmt.Errorf("the service account name %s is none of the role's bound_service_account_names", quote(name))

@@ -217,13 +217,13 @@ func (c *Compiled) expect() claims.Expected {
 		NotBeforeLeeway:  seconds(r.NotBeforeLeeway),
 		ClockSkewLeeway:  seconds(r.ClockSkewLeeway),
 		MaxAge:           seconds(r.MaxAge),
-		NamespaceLabels:  c.selector != nil,
 	}
 	if r.Audience != "" {
 		want.Audiences = []string{r.Audience}
 	}
 	if r.RoleType == TypeKubernetes {
 		want.ServiceAccount = c.couldTake
+		want.NamespaceLabels = c.needsLabels
 	}
 	return want
 }

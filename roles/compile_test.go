@@ -221,8 +221,9 @@ func TestExpectedIsWhatTheRoleDemandsOfAToken(t *testing.T) {
 	c = compile(t, kubernetesRole(func(r *Role) { r.BoundServiceAccountNamespaceSelector = `{"matchLabels": {"a": "b"}}` }))
 	want := c.Expected()
 	require.NotNil(t, want.ServiceAccount)
-	want.ServiceAccount = nil
-	require.Equal(t, claims.Expected{Audiences: []string{"vault"}, NamespaceLabels: true}, want)
+	require.NotNil(t, want.NamespaceLabels)
+	want.ServiceAccount, want.NamespaceLabels = nil, nil
+	require.Equal(t, claims.Expected{Audiences: []string{"vault"}}, want)
 
 	require.Empty(t, compile(t, kubernetesRole(func(r *Role) { r.Audience = "" })).Expected().Audiences)
 }
@@ -254,6 +255,41 @@ func TestExpectedTellsWhichServiceAccountsAreWorthAReview(t *testing.T) {
 		})
 	}
 	require.Nil(t, compile(t, jwtRole(nil)).Expected().ServiceAccount)
+}
+
+// A namespace that is listed is bound whatever its labels are, so a role does not
+// depend on somebody being allowed to read them.
+func TestLabelsAreAskedForOnlyIfTheListHasNotTheNamespace(t *testing.T) {
+	const selector = `{"matchLabels": {"a": "b"}}`
+	for name, test := range map[string]struct {
+		namespaces []string
+		selector   string
+		needed     bool // for the namespace ci
+	}{
+		"a list with it":                {[]string{"x", "ci"}, selector, false},
+		"a pattern that matches it":     {[]string{"c*"}, selector, false},
+		"any":                           {[]string{"*"}, selector, false},
+		"a list without it":             {[]string{"x"}, selector, true},
+		"no list":                       {nil, selector, true},
+		"a list with it, no selector":   {[]string{"ci"}, "", false},
+		"a list without it no selector": {[]string{"x"}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := compile(t, kubernetesRole(func(r *Role) {
+				r.BoundServiceAccountNamespaces, r.BoundServiceAccountNamespaceSelector = test.namespaces, test.selector
+			}))
+			require.Equal(t, test.needed, c.Expected().NamespaceLabels("ci"))
+			bind := func(labels map[string]string) error {
+				_, err := c.Bind(serviceAccount(func(a *claims.ServiceAccount) { a.NamespaceLabels = labels }), now)
+				return err
+			}
+			listed := !test.needed && c.Expected().ServiceAccount("ci", "builder") == nil
+			require.Equal(t, listed, bind(nil) == nil, "labels are not known")
+			require.Equal(t, listed, bind(map[string]string{"a": "c"}) == nil)
+			require.Equal(t, listed || test.needed, bind(map[string]string{"a": "b"}) == nil)
+		})
+	}
+	require.Nil(t, compile(t, jwtRole(nil)).Expected().NamespaceLabels)
 }
 
 func TestWarnings(t *testing.T) {
