@@ -5,9 +5,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 func (b *backend) writeJWT(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -28,7 +30,7 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 	if change.User.Nonce != nil && *change.User.Nonce == "" {
 		return answer(fault.In("nonce", "is empty"))
 	}
-	named, changed, err := b.chain.Write(ctx, req.Storage, name, change)
+	named, changed, err := b.writeNamed(ctx, req.Storage, name, change)
 	if err != nil {
 		return answer(err)
 	}
@@ -51,6 +53,40 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 		resp.AddWarning(warning)
 	}
 	return resp, nil
+}
+
+// writeNamed keeps roles from coming meanwhile, which the account has to suit.
+func (b *backend) writeNamed(ctx context.Context, s logical.Storage, name string, change chain.Change) (*chain.Named, bool, error) {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	change.Account.Check = func(account *jwt.Account) error { return b.checkRolesOf(ctx, s, name, account) }
+	return b.chain.Write(ctx, s, name, change)
+}
+
+// checkRolesOf refuses an account that makes nats-server refuse the users of its
+// roles. To know that takes a read of each of them, so it is asked only of what can
+// be the fault of an account.
+func (b *backend) checkRolesOf(ctx context.Context, s logical.Storage, name string, account *jwt.Account) error {
+	if !account.Limits.DisallowBearer {
+		return nil
+	}
+	names, err := store.AccountOfRoles.Users(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	for _, of := range names {
+		role, err := b.role(ctx, s, of)
+		if err != nil {
+			return err
+		}
+		if role == nil || role.entry.Account != name {
+			continue // it is being made, or has moved
+		}
+		if err := role.compiled.CheckAccount(account); err != nil {
+			return fault.In("config", "does not suit role %q of the account: its %s", of, err)
+		}
+	}
+	return nil
 }
 
 // givenJWT is what a write of an account or user gives.

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
@@ -85,7 +86,11 @@ func (b *backend) writeRolePath(ctx context.Context, req *logical.Request, d *fr
 	if err != nil {
 		return answer(err)
 	}
-	return written(req, d, append(b.roleWarnings(ready), b.delivered(ctx, req.Storage, accounts...)...)...), nil
+	account, err := b.chain.Account(ctx, req.Storage, ready.entry.Account)
+	if account == nil || err != nil {
+		return nil, err // deleted meanwhile
+	}
+	return written(req, d, append(b.roleWarnings(ready, account), b.delivered(ctx, req.Storage, accounts...)...)...), nil
 }
 
 // changeRole stores the role as the write makes it. It returns the public keys
@@ -106,11 +111,19 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := entry.apply(req, d); err != nil {
 		return nil, nil, err
 	}
+	entry.SetDefaults()
 	if err := b.checkRole(ctx, req.Storage, entry); err != nil {
 		return nil, nil, err
 	}
 	ready, err := entry.compile(name)
 	if err != nil {
+		return nil, nil, userFault(err)
+	}
+	account, err := b.chain.Account(ctx, req.Storage, entry.Account)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ready.compiled.CheckAccount(account.Claims); err != nil {
 		return nil, nil, userFault(err)
 	}
 	if err := b.storeRole(ctx, req.Storage, ready, stored); err != nil {
@@ -257,8 +270,8 @@ func (b *backend) clearFormer(ctx context.Context, s logical.Storage, name strin
 }
 
 // roleWarnings are the things about a role that are allowed and rarely meant.
-func (b *backend) roleWarnings(r *role) []string {
-	warnings := r.compiled.Warnings(nil)
+func (b *backend) roleWarnings(r *role, account *chain.Account) []string {
+	warnings := r.compiled.Warnings(account.Claims)
 	most := b.System().MaxLeaseTTL()
 	if r.entry.TokenMaxTTL > most {
 		warnings = append(warnings, fmt.Sprintf("token_max_ttl is more than the mount's maximum lease TTL of %s, which tokens are cut to", most))

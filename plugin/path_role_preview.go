@@ -94,6 +94,9 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 	if err != nil {
 		return answer(err)
 	}
+	if err := role.compiled.CheckAccount(account.Claims); err != nil {
+		preview.Errors, preview.NATS = append(preview.Errors, err), nil
+	}
 	return previewAnswer(preview)
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
@@ -19,6 +20,10 @@ type Account struct {
 	Tags      []string
 	System    bool // it is the operator's system account
 	External  bool // someone else operates its NATS
+
+	// Claims is what its JWT says of all users, not to be changed; nil where that is
+	// not known, since someone else makes it.
+	Claims *jwt.Account
 
 	revoked       bool             // it had revocations of its own when it was made ready
 	configRevoked map[string]int64 // what its config revokes
@@ -102,6 +107,9 @@ func (e *namedEntry) open(name string, o *operator) *Account {
 		External:  e.External,
 		System:    o != nil && o.entry.SystemAccount == e.PublicKey,
 		signers:   map[SignerName]func() (*trust.Key, error){},
+	}
+	if !e.External {
+		opened.Claims = e.Claims
 	}
 	if e.Claims != nil {
 		opened.Tags, opened.configRevoked = e.Claims.Tags, e.Claims.Revocations

@@ -59,6 +59,14 @@ func (c *Chain) planAccount(ctx context.Context, s logical.Storage, name string,
 			return nil, err
 		}
 	}
+	if change.Account.Check != nil {
+		if err := change.Account.Check(entry.Claims); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.checkUsers(ctx, s, name, entry); err != nil {
+		return nil, err
+	}
 	return entry, c.checkAccount(ctx, s, name, entry)
 }
 

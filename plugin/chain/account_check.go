@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -93,4 +94,34 @@ func (c *Chain) checkImports(ctx context.Context, s logical.Storage, entry *name
 		}
 	}
 	return nil
+}
+
+// checkUsers refuses what nats-server would refuse the account's named users for.
+func (c *Chain) checkUsers(ctx context.Context, s logical.Storage, name string, entry *namedEntry) error {
+	if !entry.Claims.Limits.DisallowBearer {
+		return nil
+	}
+	users, err := store.AccountOfUsers.Users(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		stored, err := readNamed(ctx, s, user)
+		if err != nil {
+			return err
+		}
+		if stored != nil && stored.Type == TypeUser && entry.makesBearer(stored) {
+			return fault.In("config", "cannot have limits.disallow_bearer: user %q of the account is a bearer, whom nats-server would refuse", user)
+		}
+	}
+	return nil
+}
+
+// makesBearer reports whether a user of the account connects with its JWT alone:
+// by what it says itself, or by the scope of the key that signs it.
+func (e *namedEntry) makesBearer(user *namedEntry) bool {
+	if key := e.key(user.SigningKey); key != nil && key.Scope != nil {
+		return key.Scope.Template.BearerToken
+	}
+	return user.User.BearerToken
 }

@@ -49,6 +49,9 @@ func (c *Chain) planUser(ctx context.Context, s logical.Storage, stored *namedEn
 	if _, err := account.userSigner(entry, operator); err != nil {
 		return nil, err
 	}
+	if !account.External && account.Claims.Limits.DisallowBearer && account.makesBearer(entry) {
+		return nil, fault.In("config", "has bearer_token, which disallow_bearer of account %q forbids: nats-server would refuse the user", entry.Account)
+	}
 	_, err = entry.userClaims(account)
 	return entry, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
@@ -25,6 +26,10 @@ type AccountChange struct {
 	JWT          *string   // the field account_jwt
 	PublicKey    *string   // of an account of someone else's NATS
 	SigningSeeds *[]string // the field signing_seeds
+
+	// Check may refuse what the account is to be, on behalf of those who depend on
+	// it and whom the chain does not know; nil if there are none.
+	Check func(*jwt.Account) error
 }
 
 // UserChange is what only a user has.
