@@ -1,11 +1,14 @@
 package claims
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -212,4 +215,30 @@ func TestOneOfSeveralEndpointsThatIsDownStopsNoneOfTheOthers(t *testing.T) {
 	defer cancel()
 	_, err := j.Verify(ctx, down.mint(payload(nil)), now, forVault)
 	require.ErrorIs(t, err, ErrUnavailable)
+}
+
+// Whatever a document says, the keys are fetched from a URL that was checked, of
+// the issuer that is configured.
+func FuzzDiscovery(f *testing.F) {
+	const issuer = "https://issuer.example.com"
+	f.Add([]byte(`{"issuer":"https://issuer.example.com","jwks_uri":"https://keys.example.com/jwks?x=1"}`))
+	f.Add([]byte(`{"issuer":"https://issuer.example.com","jwks_uri":"http://keys.example.com"}`))
+	f.Add([]byte(`{"issuer":"https://issuer.example.com/","jwks_uri":""}`))
+	f.Add([]byte(`{"ISSUER":"https://issuer.example.com","jwks_uri":"https://u:p@keys.example.com"}`))
+	f.Fuzz(func(t *testing.T, document []byte) {
+		fetcher, err := newFetcher(endpoint{field: "oidc_discovery_url", url: issuer, discovery: true})
+		require.NoError(t, err)
+		fetcher.client.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(document))}, nil
+		})
+		found, err := fetcher.discover(context.Background())
+		if err != nil {
+			return
+		}
+		u, err := url.Parse(found)
+		require.NoError(t, err)
+		require.Equal(t, "https", u.Scheme)
+		require.NotEmpty(t, u.Hostname())
+		require.Nil(t, u.User)
+	})
 }

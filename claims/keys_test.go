@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -101,5 +102,48 @@ func FuzzParseJWKS(f *testing.F) {
 			require.NotContains(t, k, "d")
 			require.NotContains(t, k, "k")
 		}
+	})
+}
+
+// Whatever is configured as a key, what is taken of it verifies with one of the
+// algorithms.
+func FuzzParsePEMKeys(f *testing.F) {
+	for _, s := range allSigner() {
+		f.Add(s.pem())
+	}
+	f.Add(signer{private: p224Key()}.pem())
+	f.Add(rs256().pem() + eddsa().pem())
+	f.Add(certificatePEM(selfSigned(f)))
+	all := must(allowedAlgorithms(nil))
+	f.Fuzz(func(t *testing.T, text string) {
+		set, err := parsePEMKeys([]string{eddsa().pem(), text})
+		if err != nil {
+			require.Regexp(t, "^key 2 (is|has) ", err.Error())
+			return
+		}
+		require.Len(t, set.all, 2)
+		_, count := set.unusable(all)
+		require.Zero(t, count)
+	})
+}
+
+// The certificates that are compared are those that are trusted.
+func FuzzFingerprints(f *testing.F) {
+	ca, other := certificatePEM(selfSigned(f)), certificatePEM(selfSigned(f))
+	f.Add(ca+other, other)
+	f.Add("x\n"+strings.ReplaceAll(ca, "\n", "\r\n"), ca)
+	f.Add(strings.Replace(ca, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\n\n", 1), rs256().pem())
+	f.Add("", ca[:len(ca)/2])
+	f.Fuzz(func(t *testing.T, a, b string) {
+		pool := func(text string) (*x509.CertPool, bool) {
+			p := x509.NewCertPool()
+			return p, p.AppendCertsFromPEM([]byte(text))
+		}
+		poolA, some := pool(a)
+		require.Equal(t, some, len(fingerprints(a)) > 0)
+		poolB, _ := pool(b)
+		require.Equal(t, poolA.Equal(poolB), slices.Equal(fingerprints(a), fingerprints(b)))
+		both, _ := pool(a + "\n" + b)
+		require.Equal(t, within(fingerprints(b), fingerprints(a)), len(fingerprints(b)) == 0 && !some || len(fingerprints(b)) > 0 && both.Equal(poolA))
 	})
 }
