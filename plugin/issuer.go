@@ -95,22 +95,36 @@ type issuer struct {
 
 func (i *issuer) close() { i.verifier.Close() }
 
+// keys returns a snapshot of the keys that were fetched, nil if there are none.
+func (i *issuer) keys() []byte {
+	if fetching, ok := i.verifier.(*claims.JWT); ok {
+		return fetching.Keys()
+	}
+	return nil
+}
+
+// kubernetes is the entry as the configuration of a Kubernetes issuer.
+func (e *issuerEntry) kubernetes() claims.KubernetesConfig {
+	return claims.KubernetesConfig{
+		Host:                          e.KubernetesHost,
+		CACert:                        e.KubernetesCACert,
+		TokenReviewerJWT:              e.TokenReviewerJWT,
+		PEMKeys:                       e.PEMKeys,
+		Issuer:                        e.Issuer,
+		DisableISSValidation:          e.DisableISSValidation,
+		DisableLocalCAJWT:             e.DisableLocalCAJWT,
+		UseAnnotationsAsAliasMetadata: e.UseAnnotationsAsAliasMetadata,
+	}
+}
+
 // compile makes the issuer ready for use, or says which field is at fault. It
 // does no I/O. onKeys is told of keys that were fetched, lastKeys are those it
 // was told last.
 func (e *issuerEntry) compile(name string, lastKeys []byte, onKeys func([]byte)) (*issuer, error) {
 	if e.kind() == claims.KindKubernetes {
-		v, err := claims.NewKubernetes(claims.KubernetesConfig{
-			Name:                          name,
-			Host:                          e.KubernetesHost,
-			CACert:                        e.KubernetesCACert,
-			TokenReviewerJWT:              e.TokenReviewerJWT,
-			PEMKeys:                       e.PEMKeys,
-			Issuer:                        e.Issuer,
-			DisableISSValidation:          e.DisableISSValidation,
-			DisableLocalCAJWT:             e.DisableLocalCAJWT,
-			UseAnnotationsAsAliasMetadata: e.UseAnnotationsAsAliasMetadata,
-		})
+		config := e.kubernetes()
+		config.Name = name
+		v, err := claims.NewKubernetes(config)
 		if err != nil {
 			return nil, err
 		}
@@ -146,6 +160,19 @@ func readIssuer(ctx context.Context, s logical.Storage, name string) (*issuerEnt
 	return store.Read[issuerEntry](ctx, s, issuerPrefix+name)
 }
 
+// readIssuerKeys returns the keys that the issuer of that name was last seen
+// with, nil if there are none.
+func readIssuerKeys(ctx context.Context, s logical.Storage, name string) ([]byte, error) {
+	last, err := s.Get(ctx, issuerKeysPrefix+name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the last keys of issuer %q: %w", name, err)
+	}
+	if last == nil {
+		return nil, nil
+	}
+	return last.Value, nil
+}
+
 // issuer returns the issuer of that name ready for use, nil if there is none.
 func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*issuer, error) {
 	return b.issuers.Get(ctx, name, func(ctx context.Context, name string) (*issuer, error) {
@@ -153,13 +180,9 @@ func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*
 		if entry == nil || err != nil {
 			return nil, err
 		}
-		last, err := s.Get(ctx, issuerKeysPrefix+name)
+		lastKeys, err := readIssuerKeys(ctx, s, name)
 		if err != nil {
-			return nil, fmt.Errorf("reading the last keys of issuer %q: %w", name, err)
-		}
-		var lastKeys []byte
-		if last != nil {
-			lastKeys = last.Value
+			return nil, err
 		}
 		return entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, entry, snapshot) })
 	})
@@ -197,13 +220,20 @@ func (b *backend) writesAllowed() bool {
 	return b.System().LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
 }
 
-// storeIssuer makes entry the issuer of that name. The keys of an earlier
-// configuration are dropped before: they are not the new issuer's.
-func (b *backend) storeIssuer(ctx context.Context, s logical.Storage, name string, entry *issuerEntry) error {
-	if err := s.Delete(ctx, issuerKeysPrefix+name); err != nil {
-		return fmt.Errorf("dropping the last keys of issuer %q: %w", name, err)
+// storeIssuer makes the planned issuer the one of that name, with the keys that
+// it is known by. They say where they come from: were the entry not stored, the
+// issuer that stays would take from them no more than what is its own.
+func (b *backend) storeIssuer(ctx context.Context, s logical.Storage, name string, plan *issuerPlan) error {
+	var err error
+	if plan.keys != nil {
+		err = s.Put(ctx, &logical.StorageEntry{Key: issuerKeysPrefix + name, Value: plan.keys})
+	} else {
+		err = s.Delete(ctx, issuerKeysPrefix+name)
 	}
-	err := store.Write(ctx, s, issuerPrefix+name, entry)
+	if err != nil {
+		return fmt.Errorf("replacing the last keys of issuer %q: %w", name, err)
+	}
+	err = store.Write(ctx, s, issuerPrefix+name, plan.after)
 	b.issuers.Forget(name)
 	return err
 }

@@ -16,28 +16,49 @@ import (
 // written.
 const checkTimeout = 15 * time.Second
 
-// planIssuer returns the issuer as it is, nil if there is none, and as the write
-// makes it, checked. The caller holds configuring, and not writing: the check
-// may wait for the issuer.
-func (b *backend) planIssuer(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (before, after *issuerEntry, err error) {
-	before, err = readIssuer(ctx, s, name)
+// An issuerPlan is a write of an issuer, checked and not stored yet.
+type issuerPlan struct {
+	before *issuerEntry // nil: there is none yet
+	after  *issuerEntry
+	// keys are a snapshot of those that the issuer is known by: fetched by the
+	// check, or by the issuer before and from where it still takes them. Nil: none.
+	keys     []byte
+	warnings []string
+}
+
+// planIssuer checks a write of an issuer. The caller holds configuring, and not
+// writing: the check may wait for the issuer.
+func (b *backend) planIssuer(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*issuerPlan, error) {
+	before, err := readIssuer(ctx, s, name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	after = newIssuerEntry()
+	plan := &issuerPlan{before: before, after: newIssuerEntry()}
 	if before != nil {
 		changed := *before
-		after = &changed
+		plan.after = &changed
 	}
-	if err := after.apply(d); err != nil {
-		return nil, nil, err
+	if err := plan.after.apply(d); err != nil {
+		return nil, err
 	}
-	return before, after, checkIssuer(ctx, name, after, d)
+	if before != nil && plan.after.lostReviewer(before, d) {
+		plan.warnings = append(plan.warnings, "token_reviewer_jwt was forgotten: kubernetes_host, or the CA that vouches for it, "+
+			"is another than the one that the token was given for. Write it again if the server there is to have it.")
+	}
+	lastKeys, err := readIssuerKeys(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if plan.keys, err = checkIssuer(ctx, name, plan.after, lastKeys, d); err != nil {
+		return nil, err
+	}
+	return plan, nil
 }
 
 // checkIssuerChange refuses to change an issuer's kind under the roles that use
 // it: their bindings are of the other kind.
-func (b *backend) checkIssuerChange(ctx context.Context, s logical.Storage, name string, stored, entry *issuerEntry) error {
+func (b *backend) checkIssuerChange(ctx context.Context, s logical.Storage, name string, plan *issuerPlan) error {
+	stored, entry := plan.before, plan.after
 	if stored == nil || stored.kind() == entry.kind() {
 		return nil
 	}
@@ -53,23 +74,24 @@ func (b *backend) checkIssuerChange(ctx context.Context, s logical.Storage, name
 
 // checkIssuer is what every write of an issuer goes through before anything is
 // stored: its fields make sense, and it can be reached unless the caller asked
-// not to look.
-func checkIssuer(ctx context.Context, name string, entry *issuerEntry, d *framework.FieldData) error {
-	candidate, err := entry.compile(name, nil, nil)
+// not to look. It returns the keys that the issuer is known by then, lastKeys
+// being those of the issuer before.
+func checkIssuer(ctx context.Context, name string, entry *issuerEntry, lastKeys []byte, d *framework.FieldData) ([]byte, error) {
+	candidate, err := entry.compile(name, lastKeys, nil)
 	if err != nil {
-		return userFault(err)
+		return nil, userFault(err)
 	}
 	defer candidate.close()
 	if d.Get("skip_jwks_validation").(bool) {
-		return nil
+		return candidate.keys(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if err := candidate.Check(ctx); err != nil {
 		source := entry.sources()[0]
-		return fault.In(source, "cannot be used: %s; skip_jwks_validation=true stores it all the same", err)
+		return nil, fault.In(source, "cannot be used: %s; skip_jwks_validation=true stores it all the same", err)
 	}
-	return nil
+	return candidate.keys(), nil
 }
 
 // newIssuerEntry has the defaults of the fields that are not false or empty.
@@ -112,7 +134,7 @@ func (e *issuerEntry) apply(d *framework.FieldData) error {
 // replaces, with what belongs to it.
 func (e *issuerEntry) dropReplaced(before *issuerEntry, d *framework.FieldData) {
 	// Nobody sees this token again, and it goes to whoever answers at the host.
-	if e.KubernetesHost != before.KubernetesHost || e.KubernetesCACert != before.KubernetesCACert {
+	if config, earlier := e.kubernetes(), before.kubernetes(); !config.KeepsReviewer(&earlier) {
 		dropUnlessGiven(d, "token_reviewer_jwt", &e.TokenReviewerJWT)
 	}
 	given := ""
@@ -145,6 +167,14 @@ func (e *issuerEntry) dropReplaced(before *issuerEntry, d *framework.FieldData) 
 			dropUnlessGiven(d, "token_reviewer_jwt", &e.TokenReviewerJWT)
 		}
 	}
+}
+
+// lostReviewer reports whether a change of the API server has cleared the token
+// that was there: without it another one is used in silence, or none. A write
+// that clears it itself, or gives the issuer another source, knows.
+func (e *issuerEntry) lostReviewer(before *issuerEntry, d *framework.FieldData) bool {
+	_, given := d.GetOk("token_reviewer_jwt")
+	return !given && e.KubernetesHost != "" && e.TokenReviewerJWT == "" && before.TokenReviewerJWT != ""
 }
 
 // checkSources demands exactly one key source, and no field that belongs to

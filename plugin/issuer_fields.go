@@ -51,7 +51,7 @@ func issuerFields() map[string]*framework.FieldSchema {
 		},
 		"token_reviewer_jwt": {
 			Type:         framework.TypeString,
-			Description:  `Token of a service account that may create TokenReviews. Default: the pod's own when Vault runs in one, unless disable_local_ca_jwt is set; else the token that logs in. Never shown again, and forgotten when kubernetes_host or kubernetes_ca_cert changes.`,
+			Description:  `Token of a service account that may create TokenReviews. Default: the pod's own when Vault runs in one, unless disable_local_ca_jwt is set; else the token that logs in. Never shown again, and forgotten, with a warning, when kubernetes_host comes to be another server or no certificate of kubernetes_ca_cert stays.`,
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		"pem_keys": {

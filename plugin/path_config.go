@@ -68,15 +68,18 @@ func configResponse() map[string]*framework.FieldSchema {
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.configuring.Lock()
 	defer b.configuring.Unlock()
-	before, entry, err := b.planDefaultIssuer(ctx, req.Storage, d)
+	issuer, err := b.planDefaultIssuer(ctx, req.Storage, d)
 	if err != nil {
 		return answer(err)
 	}
-	data, err := b.commitConfig(ctx, req.Storage, d, before, entry)
+	data, err := b.commitConfig(ctx, req.Storage, d, issuer)
 	if err != nil {
 		return answer(err)
 	}
 	resp := &logical.Response{Data: data}
+	if issuer != nil {
+		resp.Warnings = issuer.warnings
+	}
 	for _, warning := range b.deliverNow(ctx, req.Storage) {
 		resp.AddWarning(warning)
 	}
@@ -84,15 +87,15 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 }
 
 // commitConfig stores the operator first: it is what may still be refused.
-func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, before, entry *issuerEntry) (map[string]any, error) {
+func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, issuer *issuerPlan) (map[string]any, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	plan, err := b.chain.PlanOperator(ctx, s, givenOperator(d))
 	if err != nil {
 		return nil, err
 	}
-	if entry != nil {
-		if err := b.checkIssuerChange(ctx, s, defaultIssuer, before, entry); err != nil {
+	if issuer != nil {
+		if err := b.checkIssuerChange(ctx, s, defaultIssuer, issuer); err != nil {
 			return nil, err
 		}
 	}
@@ -104,8 +107,8 @@ func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framew
 	if operatorJWT != "" {
 		data["operator_jwt"], data["system_account_jwt"] = operatorJWT, systemJWT
 	}
-	if entry != nil {
-		if err := b.storeIssuer(ctx, s, defaultIssuer, entry); err != nil {
+	if issuer != nil {
+		if err := b.storeIssuer(ctx, s, defaultIssuer, issuer); err != nil {
 			return nil, err
 		}
 	}
@@ -129,16 +132,16 @@ func (b *backend) storeSettings(ctx context.Context, s logical.Storage, d *frame
 	return err
 }
 
-// planDefaultIssuer returns the default issuer as it is and as this write makes
-// it, nil if the write gives none of its fields. A mount without any is fine:
-// roles can have issuers of their own.
-func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *framework.FieldData) (before, after *issuerEntry, err error) {
+// planDefaultIssuer checks a write of the default issuer: nil if none of its
+// fields is given. A mount without any is fine: roles can have issuers of their
+// own.
+func (b *backend) planDefaultIssuer(ctx context.Context, s logical.Storage, d *framework.FieldData) (*issuerPlan, error) {
 	for field := range issuerFields() {
 		if _, ok := d.GetOk(field); ok && field != "skip_jwks_validation" {
 			return b.planIssuer(ctx, s, defaultIssuer, d)
 		}
 	}
-	return nil, nil, nil
+	return nil, nil
 }
 
 // readSettings returns the settings, never nil.

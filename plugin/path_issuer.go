@@ -75,19 +75,19 @@ func (b *backend) writeIssuerPath(ctx context.Context, req *logical.Request, d *
 
 	b.configuring.Lock()
 	defer b.configuring.Unlock()
-	before, entry, err := b.planIssuer(ctx, req.Storage, name, d)
+	plan, err := b.planIssuer(ctx, req.Storage, name, d)
 	if err != nil {
 		return answer(err)
 	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	if err := b.checkIssuerChange(ctx, req.Storage, name, before, entry); err != nil {
+	if err := b.checkIssuerChange(ctx, req.Storage, name, plan); err != nil {
 		return answer(err)
 	}
-	if err := b.storeIssuer(ctx, req.Storage, name, entry); err != nil {
+	if err := b.storeIssuer(ctx, req.Storage, name, plan); err != nil {
 		return nil, err
 	}
-	return written(req, d), nil
+	return written(req, d, plan.warnings...), nil
 }
 
 func (b *backend) readIssuerPath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
