@@ -24,8 +24,10 @@
 // numbers and booleans are values.
 //
 // At the beginning of an allowed subject a value may not begin with $ or _, since
-// those subjects are NATS's own. A tag's key, before its first colon, is always
-// literal; literal text of tags is lower-cased as NATS's tools do, values are not.
+// those subjects are NATS's own; nor may a name or a tag's value in a scoped role,
+// whose template can come to put them there. A tag's key, before its first colon,
+// is always literal; literal text of tags is lower-cased as NATS's tools do,
+// values are not.
 //
 // The permissions of a scoped role are expanded by nats-server, which knows the
 // first six functions only.

@@ -379,3 +379,38 @@ func TestRenderEntity(t *testing.T) {
 	_, err = c.Render(b, account, userKey)
 	require.ErrorContains(t, err, "entity-metadata(team) is not in the metadata")
 }
+
+// OpenBao ends a name that nobody gave in a dot and the namespace's ID. The
+// templates are those of docs/roles.md, as they are and scoped.
+func TestAVaultRoleTakesTheNamesThatOpenBaoGives(t *testing.T) {
+	entity := Entity{ID: "id-1", Name: "entity_9f2c41a7.root", Groups: []string{"group_5d.root", "ops"}}
+	for name, role := range map[string]*Role{
+		"in the user JWT": vaultRole(template(`{
+			"pub": {"allow": ["ops.{{entity-name()|escape}}.>"]},
+			"sub": {"allow": ["teams.{{groups()|escape}}.>", "_INBOX.>"]}}`)),
+		"scoped": vaultRole(func(r *Role) {
+			r.Scoped, r.UserName = true, "{{entity-name()|escape}}"
+			r.UserTemplate = `{
+				"pub": {"allow": ["ops.{{name()}}.>"]}, "sub": {"allow": ["teams.{{tag(group)}}.>", "_INBOX.>"]},
+				"tags": ["group:{{groups()|escape}}"]}`
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			preview := compile(t, role).PreviewEntity(entity, account, userKey)
+			require.Empty(t, preview.Errors)
+			require.Equal(t, "entity_9f2c41a7%2Eroot", preview.Name)
+			var rendered []string
+			for _, o := range preview.Origins {
+				rendered = append(rendered, o.Rendered)
+			}
+			require.Subset(t, rendered, []string{"ops.entity_9f2c41a7%2Eroot.>", "teams.group_5d%2Eroot.>", "teams.ops.>"})
+		})
+	}
+
+	preview := compile(t, vaultRole(template(publish("ops.{{entity-name()}}.{{groups()}}")))).PreviewEntity(entity, account, userKey)
+	require.Len(t, preview.Errors, 2)
+	require.EqualError(t, preview.Errors[0],
+		`entity-name() "entity_9f2c41a7.root" is not one subject token: it has a "."; {{entity-name()|escape}} would encode it`)
+	require.EqualError(t, preview.Errors[1],
+		`groups() "group_5d.root" is not one subject token: it has a "."; {{groups()|escape}} would encode it`)
+}
