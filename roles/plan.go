@@ -17,6 +17,7 @@ import (
 type userPlan struct {
 	template *userTemplate
 	scoped   bool
+	repeats  bool  // a text has one placeholder twice
 	name     *text // nil: the alias, escaped
 
 	calls    []*call
@@ -187,6 +188,7 @@ func (p *userPlan) share(t *text, known map[string]*call) {
 			t.calls = append(t.calls, shared)
 			choices[shared] = choice
 		}
+		p.repeats = p.repeats || chosen
 		t.parts[i].call, t.parts[i].choice = shared, choice
 	}
 }

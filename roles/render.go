@@ -73,7 +73,7 @@ func (p *userPlan) render(b *Bound, a Account, userPublicKey string) *rendering 
 	r.resolveAll(p.tagsEnd, len(p.calls))
 	for list := range p.template.lists {
 		r.checkList(list)
-		if p.scoped {
+		if p.scoped && p.repeats { // else it is what maxSubjects bounds already
 			r.checkExpansion(list)
 		}
 	}
