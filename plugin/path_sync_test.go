@@ -4,10 +4,15 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // sync makes a request, and holds the answer to what the path says of its
@@ -112,6 +117,38 @@ func TestSyncPrunesOnlyWhenAsked(t *testing.T) {
 	require.EqualValues(t, 1, report["pruned"])
 	_, err = running.AccountResolver().Fetch(stray)
 	require.Error(t, err)
+}
+
+// A write that died half way leaves its marker. A comparison that finds the servers
+// right settles it, and knows a change that is under way by its version.
+func TestAComparisonSettlesWhatAnInterruptedWriteLeft(t *testing.T) {
+	m, running, _ := deliveringMount(t)
+	m.write("jwt/orders", map[string]any{"type": "account"})
+	orders, gone := m.read("jwt/orders")["public_key"].(string), newKey(t, trust.Account).Public()
+	m.mustSync(logical.UpdateOperation, nil)
+	for name, leave := range map[string]func(){
+		"the marker": func() {},
+		"the marker and the next version": func() {
+			index := map[string]any{}
+			entry, err := m.storage.Get(t.Context(), "account-id/"+orders)
+			require.NoError(t, err)
+			require.NoError(t, entry.DecodeJSON(&index))
+			index["issued"] = time.Now().Unix() + 100
+			require.NoError(t, store.Write(t.Context(), m.storage, "account-id/"+orders, index))
+		},
+		"the marker of an account that is gone": func() {
+			require.NoError(t, store.Write(t.Context(), m.storage, "pending/"+gone, map[string]any{"since": 1}))
+		},
+	} {
+		require.NoError(t, store.Write(t.Context(), m.storage, "pending/"+orders, map[string]any{"since": 1}))
+		leave()
+		require.Equal(t, false, m.read("jwt/orders")["delivered"])
+		report := m.mustSync(logical.UpdateOperation, nil)
+		require.EqualValues(t, 2, report["delivered"], name)
+		require.EqualValues(t, 0, report["failed"], name)
+		require.Equal(t, true, m.read("jwt/orders")["delivered"], name)
+		require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, m.inStep(running), name) }, 20*time.Second, 5*time.Millisecond)
+	}
 }
 
 func TestSyncRefusesWhatItCannotDo(t *testing.T) {

@@ -147,6 +147,48 @@ func TestAHalfDoneChangeIsNotReportedDelivered(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, pending)
 }
+
+// The node that leads knows which accounts the marker for all still stands for; any
+// other, and one that has just come to lead, that it stands.
+func TestEveryNodeKnowsThatAllAccountsArePending(t *testing.T) {
+	m := newMount(t)
+	_, _, err := m.RotateOperator(t.Context(), m.storage, time.Minute, false)
+	require.NoError(t, err)
+	other := New(nil, m.deliver)
+	for node, chain := range map[string]*Chain{"leader": m.Chain, "standby": other} {
+		pending, err := chain.Pending(t.Context(), m.storage, m.orders)
+		require.NoError(t, err)
+		require.True(t, pending, node)
+	}
+	m.settleAll()
+	for node, chain := range map[string]*Chain{"leader": m.Chain, "standby": other} {
+		pending, err := chain.Pending(t.Context(), m.storage, m.orders)
+		require.NoError(t, err)
+		require.False(t, pending, node)
+	}
+}
+
+// Who asks what is pending while a rotation is being delivered does not have those
+// accounts pending for ever that are delivered already.
+func TestToAskWhatIsPendingBringsNothingBack(t *testing.T) {
+	m := newMount(t)
+	_, _, err := m.RotateOperator(t.Context(), m.storage, time.Minute, false)
+	require.NoError(t, err)
+	source := m.Source(m.storage)
+	all, err := source.Pending(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	for i, id := range all {
+		wanted, _, err := source.Wanted(t.Context(), id)
+		require.NoError(t, err)
+		require.NoError(t, source.Delivered(t.Context(), id, wanted))
+		pending, err := source.Pending(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, all[i+1:], append([]string{}, pending...))
+	}
+	require.Empty(t, storetest.KeysBelow(t, m.storage, "pending"))
+}
+
 func TestARemovedAccountIsRememberedAsLongAsAServerMayBringItBack(t *testing.T) {
 	ctx := t.Context()
 	m := newMount(t)

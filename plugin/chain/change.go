@@ -15,19 +15,23 @@ import (
 // account's next version, so that the account is looked at again whatever
 // happens after; they mean nothing without the write, and a crash after each step
 // leaves nothing lost. What is made of the account is forgotten then, and it is
-// delivered, also where the write failed: how far it came is not known.
+// delivered, also where marker or write failed: how far they came is not known. A
+// caller who hangs up in between changes nothing about that.
 //
 // What the mount does not deliver is written, and that is all.
-func (c *Chain) change(ctx context.Context, s logical.Storage, of changeOf, write func() error) error {
+func (c *Chain) change(ctx context.Context, s logical.Storage, of changeOf, write writer) error {
 	operator, err := c.operator(ctx, s)
 	if err != nil {
 		return err
 	}
 	if !operator.signs() {
-		return write()
+		return write(ctx)
 	}
 	return c.changeUnder(ctx, s, operator.entry, of, write)
 }
+
+// A writer stores something, under the context of the change that it is part of.
+type writer func(context.Context) error
 
 // changeOf is what is changed.
 type changeOf struct {
@@ -37,15 +41,16 @@ type changeOf struct {
 }
 
 // changeUnder is change under an operator that may not be stored yet.
-func (c *Chain) changeUnder(ctx context.Context, s logical.Storage, o *operatorEntry, of changeOf, write func() error) error {
-	marked, err := c.mark(ctx, s, o, of)
-	if err != nil {
-		return err
+func (c *Chain) changeUnder(ctx context.Context, s logical.Storage, o *operatorEntry, of changeOf, write writer) error {
+	whole, done := store.Whole(ctx)
+	defer done()
+	marked, err := c.mark(whole, s, o, of)
+	if err == nil {
+		err = write(whole)
 	}
 	if !marked {
-		return write()
+		return err
 	}
-	err = write()
 	c.settle(of.id)
 	c.served.Forget(of.id)
 	c.deliver(context.WithoutCancel(ctx), s, of.paced, of.id)
@@ -75,7 +80,9 @@ func (c *Chain) storeAccount(ctx context.Context, s logical.Storage, name string
 		}
 		return c.putNamed(ctx, s, name, entry)
 	}
-	return c.change(ctx, s, changeOf{id: entry.PublicKey, name: name}, func() error { return c.putNamed(ctx, s, name, entry) })
+	return c.change(ctx, s, changeOf{id: entry.PublicKey, name: name}, func(ctx context.Context) error {
+		return c.putNamed(ctx, s, name, entry)
+	})
 }
 
 // deleteAccount deletes the account. Its index goes when the servers have
@@ -85,7 +92,9 @@ func (c *Chain) deleteAccount(ctx context.Context, s logical.Storage, name strin
 	if entry.External {
 		return c.dropNamed(ctx, s, name)
 	}
-	return c.change(ctx, s, changeOf{id: entry.PublicKey, name: name}, func() error { return c.dropNamed(ctx, s, name) })
+	return c.change(ctx, s, changeOf{id: entry.PublicKey, name: name}, func(ctx context.Context) error {
+		return c.dropNamed(ctx, s, name)
+	})
 }
 
 // pendingMarker says since when an account is to be delivered.
@@ -94,9 +103,10 @@ type pendingMarker struct {
 }
 
 // mark marks the account as pending and gives it its next version; settle ends
-// the change. It does nothing, and says so, where there is no account to deliver:
-// it is someone else's, or one that is gone.
-func (c *Chain) mark(ctx context.Context, s logical.Storage, o *operatorEntry, of changeOf) (bool, error) {
+// the change, also where mark has failed once it had begun to write. It does
+// nothing, and says so, where there is no account to deliver: it is someone else's,
+// or one that is gone.
+func (c *Chain) mark(ctx context.Context, s logical.Storage, o *operatorEntry, of changeOf) (marked bool, err error) {
 	id, name := of.id, of.name
 	c.versions.Lock()
 	defer c.versions.Unlock()
@@ -120,19 +130,16 @@ func (c *Chain) mark(ctx context.Context, s logical.Storage, o *operatorEntry, o
 	now := time.Now()
 	index.version = index.after(o, now)
 	c.marks[markSlot(id)]++
-
-	if err := store.Write(ctx, s, pendingPrefix+id, pendingMarker{Since: now.Unix()}); err != nil {
-		return false, err
-	}
-	if err := store.Write(ctx, s, accountIDPrefix+id, index); err != nil {
-		return false, err
-	}
 	change := c.writing[id]
 	if change.writers == 0 {
 		change.over = make(chan struct{})
 	}
 	c.writing[id] = underway{writers: change.writers + 1, since: now, over: change.over}
-	return true, nil
+
+	if err := store.Write(ctx, s, pendingPrefix+id, pendingMarker{Since: now.Unix()}); err != nil {
+		return true, err
+	}
+	return true, store.Write(ctx, s, accountIDPrefix+id, index)
 }
 
 // underway is a change that was marked as pending and may not be stored yet.
@@ -155,15 +162,11 @@ func (c *Chain) settle(id string) {
 	}
 }
 
-// writeTime is how long a writer may take from its mark to its change; one that
-// takes longer has died on the way.
-const writeTime = time.Minute
-
-// isWriting reports whether a change of the account may be half done. The
-// caller holds c.versions.
+// isWriting reports whether a change of the account may be half done: one that
+// takes longer than store.WholeTime has died on the way. The caller holds c.versions.
 func (c *Chain) isWriting(id string) bool {
 	change, ok := c.writing[id]
-	return ok && time.Since(change.since) < writeTime
+	return ok && time.Since(change.since) < store.WholeTime
 }
 
 // markSlot says where the changes of an account are counted. That others are
@@ -197,7 +200,7 @@ func (c *Chain) settled(ctx context.Context, id string) error {
 	if !ok {
 		return nil
 	}
-	dead := time.NewTimer(time.Until(change.since.Add(writeTime)))
+	dead := time.NewTimer(time.Until(change.since.Add(store.WholeTime)))
 	defer dead.Stop()
 	select {
 	case <-change.over:

@@ -71,14 +71,17 @@ func (c *Chain) storeOperator(ctx context.Context, s logical.Storage, after *ope
 // first, so that a crash in between forgets none. What is delivered meanwhile is
 // of the former key, and does not count for the marker.
 func (c *Chain) storeNewSigner(ctx context.Context, s logical.Storage, after *operatorEntry, now time.Time) error {
-	ids, err := c.markAll(ctx, s, now, func() error { return c.storeOperator(ctx, s, after) })
+	whole, done := store.Whole(ctx)
+	defer done()
+	ids, err := c.markAll(whole, s, now, func() error { return c.storeOperator(whole, s, after) })
 	if len(ids) > 0 {
 		c.deliver(context.WithoutCancel(ctx), s, false, ids...)
 	}
 	return err
 }
 
-// markAll marks every account as pending, and returns them, before it writes.
+// markAll marks every account as pending, and returns them, before it writes; also
+// where the marker failed, since it may be stored all the same.
 func (c *Chain) markAll(ctx context.Context, s logical.Storage, now time.Time, write func() error) ([]string, error) {
 	c.versions.Lock()
 	defer c.versions.Unlock()
@@ -86,10 +89,10 @@ func (c *Chain) markAll(ctx context.Context, s logical.Storage, now time.Time, w
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Write(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
-		return nil, err
-	}
 	c.everyonePending(ids)
+	if err := store.Write(ctx, s, pendingAllKey, pendingMarker{Since: now.Unix()}); err != nil {
+		return ids, err
+	}
 	return ids, write()
 }
 
@@ -114,5 +117,7 @@ func (c *Chain) newSystemAccount(ctx context.Context, s logical.Storage, operato
 		return nil, fault.In("config", "needs the name %q for the system account, which jwt/%s has: delete it first", systemAccountName, systemAccountName)
 	}
 	of := changeOf{id: system.PublicKey, name: systemAccountName}
-	return system, c.changeUnder(ctx, s, operator, of, func() error { return c.putNamed(ctx, s, systemAccountName, system) })
+	return system, c.changeUnder(ctx, s, operator, of, func(ctx context.Context) error {
+		return c.putNamed(ctx, s, systemAccountName, system)
+	})
 }

@@ -83,7 +83,7 @@ type segment map[string]Revocation
 
 // around does what a change of an account's revocations asks for before and
 // after the write that it is given.
-type around func(ctx context.Context, write func() error) error
+type around func(ctx context.Context, write writer) error
 
 type waitingRevocation struct {
 	Revocation
@@ -173,7 +173,7 @@ func (r *revocations) add(ctx context.Context, s logical.Storage, account string
 
 	// The write is for others too: it does not end with this caller's request.
 	ctx = context.WithoutCancel(ctx)
-	err := around(ctx, func() error { return a.write(ctx, s, account, batch) })
+	err := around(ctx, func(ctx context.Context) error { return a.write(ctx, s, account, batch) })
 	for _, waiting := range batch {
 		waiting.written, waiting.err = true, err
 	}
@@ -397,7 +397,7 @@ func (r *revocations) remove(ctx context.Context, s logical.Storage, account str
 	if removed == 0 {
 		return 0, nil
 	}
-	return removed, around(ctx, func() error { return a.store(ctx, s, account, changed) })
+	return removed, around(ctx, func(ctx context.Context) error { return a.store(ctx, s, account, changed) })
 }
 
 // prune drops what is over, of all accounts, and returns how many revocations
@@ -408,7 +408,7 @@ func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("listing the accounts with revocations: %w", err)
 	}
-	unnoticed := func(_ context.Context, write func() error) error { return write() }
+	unnoticed := func(ctx context.Context, write writer) error { return write(ctx) }
 	over := func(r Revocation) bool { return r.over(now, skew) }
 	left := make(map[string]int, len(accounts))
 	for _, account := range accounts {

@@ -16,7 +16,7 @@ import (
 const revokingAccount = "AACCOUNT"
 
 // directly writes without anything around it.
-func directly(_ context.Context, write func() error) error { return write() }
+func directly(ctx context.Context, write writer) error { return write(ctx) }
 
 func addRevocation(t *testing.T, r *revocations, s logical.Storage, wanted Revocation) {
 	t.Helper()
@@ -45,10 +45,10 @@ func TestAThousandRevocationsAtOnceAreAFewWrites(t *testing.T) {
 	r := newRevocations()
 	release := make(chan struct{})
 	var changes int
-	around := func(_ context.Context, write func() error) error {
+	around := func(ctx context.Context, write writer) error {
 		<-release // so that all have come before the second batch
 		changes++
-		return write()
+		return write(ctx)
 	}
 	var group sync.WaitGroup
 	var came sync.WaitGroup

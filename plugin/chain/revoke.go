@@ -96,7 +96,7 @@ func (c *Chain) Revocation(ctx context.Context, s logical.Storage, account, user
 
 // revoking makes a change of an account's revocations one of the account.
 func (c *Chain) revoking(s logical.Storage, account string, paced bool) around {
-	return func(ctx context.Context, write func() error) error {
+	return func(ctx context.Context, write writer) error {
 		return c.change(ctx, s, changeOf{id: account, paced: paced}, write)
 	}
 }

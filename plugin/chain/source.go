@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -131,26 +133,30 @@ func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// Pending lists the accounts with a marker, or all if all of them are pending.
+// Pending lists the accounts with a marker, and those that the marker for all of
+// them still stands for.
 func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
 	c.chain.versions.Lock()
 	defer c.chain.versions.Unlock()
-	all, err := c.storage.Get(ctx, pendingAllKey)
+	ids, err := store.List(ctx, c.storage, pendingPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", pendingAllKey, err)
+		return nil, err
 	}
-	prefix := pendingPrefix
-	if all != nil {
-		prefix = accountIDPrefix
+	// What is known of the marker for all is kept: some may be delivered already.
+	if c.chain.everyone == nil {
+		all, err := store.Get(ctx, c.storage, pendingAllKey)
+		if all == nil || err != nil {
+			return ids, err
+		}
+		every, err := store.List(ctx, c.storage, accountIDPrefix)
+		if err != nil {
+			return nil, err
+		}
+		c.chain.everyonePending(every)
 	}
-	ids, err := c.storage.List(ctx, prefix)
-	if err != nil {
-		return nil, fmt.Errorf("listing the pending accounts: %w", err)
-	}
-	if all != nil {
-		c.chain.everyonePending(ids)
-	}
-	return ids, nil
+	ids = slices.AppendSeq(ids, maps.Keys(c.chain.everyone))
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // removedMarker says when the servers had dropped an account.
@@ -268,11 +274,16 @@ func (c *Chain) oneDelivered(ctx context.Context, s logical.Storage, id string) 
 // Pending reports whether the account is to be delivered still.
 func (c *Chain) Pending(ctx context.Context, s logical.Storage, id string) (bool, error) {
 	c.versions.Lock()
-	everyone := c.everyone[id]
+	pending, known := c.everyone[id], c.everyone != nil
 	c.versions.Unlock()
-	if everyone {
+	if pending {
 		return true, nil
 	}
-	marker, err := s.Get(ctx, pendingPrefix+id)
-	return marker != nil, err
+	marker, err := store.Get(ctx, s, pendingPrefix+id)
+	if marker != nil || err != nil || known {
+		return marker != nil, err
+	}
+	// A node that does not deliver knows no more than that all of them were.
+	all, err := store.Get(ctx, s, pendingAllKey)
+	return all != nil, err
 }

@@ -145,6 +145,27 @@ func TestADirectoryWipedUnderARunningServerIsFilledAgain(t *testing.T) {
 	require.False(t, report.Rewritten)
 }
 
+// What is pending in the source and was never asked for, as after a write that died
+// half way, is settled by a comparison: of accounts that are there, and of those that
+// are gone.
+func TestAComparisonSettlesWhatNobodyAskedFor(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	ctx := testContext(t)
+	orders, gone := w.addAccount("orders"), w.addAccount("gone")
+	require.NoError(t, r.Deliver(ctx, orders.id, gone.id))
+	require.Zero(t, w.stillPending())
+
+	w.set(orders.id, w.accountJWT(orders.id, "changed", nil))
+	w.remove(gone.id)
+	report, err := r.Sync(ctx, Options{})
+	require.NoError(t, err)
+	require.Equal(t, 2, report.Delivered)
+	require.Zero(t, w.stillPending())
+	require.NoError(t, w.holds(dir))
+}
+
 func TestAccountsThatTheSourceDoesNotKnowAreListedAndPrunedWhenAsked(t *testing.T) {
 	for _, allowDelete := range []bool{true, false} {
 		t.Run(fmt.Sprint("servers delete: ", allowDelete), func(t *testing.T) {

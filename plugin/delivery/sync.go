@@ -110,6 +110,11 @@ type syncRun struct {
 	cancel context.CancelCauseFunc
 	slots  chan struct{}
 
+	// pending are the accounts that the source has as such when the comparison begins,
+	// and that it has not come to yet. A write that died half way leaves some that
+	// nobody asks for.
+	pending map[string]bool
+
 	mu     sync.Mutex
 	report Report
 	sum    [sha256.Size]byte // of all that was delivered, as a server sums up its directory
@@ -129,7 +134,13 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	if err := s.removeAgain(ctx); err != nil {
 		return err
 	}
+	if err := s.listPending(ctx); err != nil {
+		return err
+	}
 	if err := s.deliverAll(ctx, false); err != nil {
+		return err
+	}
+	if err := s.deliverPending(ctx); err != nil {
 		return err
 	}
 	if s.link == nil {
@@ -178,6 +189,29 @@ func (s *syncRun) removeAgain(ctx context.Context) error {
 	return nil
 }
 
+func (s *syncRun) listPending(ctx context.Context) error {
+	ids, err := s.source.Pending(ctx)
+	if err != nil {
+		return fmt.Errorf("listing the pending accounts: %w", err)
+	}
+	s.pending = make(map[string]bool, len(ids))
+	for _, id := range ids {
+		s.pending[id] = true
+	}
+	return nil
+}
+
+// deliverPending delivers what is pending and was not among all accounts: those
+// that are gone.
+func (s *syncRun) deliverPending(ctx context.Context) error {
+	for id := range s.pending {
+		if err := s.deliver(ctx, id, false, func(outcome) {}); err != nil {
+			return err
+		}
+	}
+	return s.settle(ctx)
+}
+
 // deliverAll delivers every account of the source, and notes the sum of what it
 // delivered and some of its ids.
 func (s *syncRun) deliverAll(ctx context.Context, rewrite bool) error {
@@ -205,16 +239,21 @@ func (s *syncRun) deliverAll(ctx context.Context, rewrite bool) error {
 	return s.settle(ctx)
 }
 
-// deliver has the reconciler deliver one account; done is called, under the
-// lock, if it succeeds.
+// deliver has the reconciler deliver one account, and settle its change if that is
+// pending; done is called, under the lock, if it succeeds.
 func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done func(outcome)) error {
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	pending := s.pending[id]
+	delete(s.pending, id)
 	s.want(id, func(u *undone) {
 		u.rewrite = u.rewrite || rewrite
+		if pending {
+			u.changed = u.wishes
+		}
 		u.waiting = append(u.waiting, waiter{u.wishes, func(o outcome, err error) {
 			s.mu.Lock()
 			switch {

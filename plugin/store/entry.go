@@ -6,10 +6,21 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	json "github.com/go-json-experiment/json/v1" // encoding/json as of Go 1.27, which decodes in half the time
 	"github.com/hashicorp/vault/sdk/logical"
 )
+
+// WholeTime is how long a change may take from its first write to its last.
+const WholeTime = time.Minute
+
+// Whole returns the context of a change that takes more than one write. It does
+// not end with the request: a caller who hangs up in between must not leave half
+// of the change.
+func Whole(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), WholeTime)
+}
 
 // Read returns what is stored as JSON at key, nil if nothing is.
 func Read[T any](ctx context.Context, s logical.Storage, key string) (*T, error) {
