@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -198,6 +199,18 @@ func listed(description string) map[int][]framework.Response {
 	return responds(http.StatusOK, description, map[string]*framework.FieldSchema{
 		"keys": {Type: framework.TypeStringSlice, Required: true, Description: description},
 	})
+}
+
+// mountOf is the path of the mount in its namespace, auth/nats/ for one. Vault puts
+// the namespace in front, where auth names none.
+func mountOf(req *logical.Request) string {
+	if strings.HasPrefix(req.MountPoint, "auth/") {
+		return req.MountPoint
+	}
+	if _, mount, ok := strings.Cut(req.MountPoint, "/auth/"); ok {
+		return "auth/" + mount
+	}
+	return req.MountPoint
 }
 
 // textOf returns a string field as it was sent, empty if it was not. The

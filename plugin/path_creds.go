@@ -43,7 +43,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.creds,
-				Summary:      "Get NATS credentials for the caller's Vault entity.",
+				Summary:      "Get NATS credentials for the caller's Vault entity, without a token.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read"},
 				Responses:    responses,
 			},
@@ -135,8 +135,13 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 		}
 		return b.bindEntity(req, role)
 	}
-	if token == "" {
-		return nil, fault.In("jwt", "is missing: role %q takes the tokens of issuer %q", role.name, role.entry.Issuer)
+	// A read has no body, and so its fields are in the query string.
+	const inBody = "send %s in a body, as vault write %screds/%s jwt=... does"
+	switch {
+	case token == "":
+		return nil, fault.In("jwt", "is missing: role %q takes the tokens of issuer %q: "+inBody, role.name, role.entry.Issuer, "one", mountOf(req), role.name)
+	case req.Operation == logical.ReadOperation:
+		return nil, fault.In("jwt", "is in a query string, which access logs keep: "+inBody, "it", mountOf(req), role.name)
 	}
 	bound, err := b.identify(ctx, req, role, token, now)
 	if err != nil {
@@ -146,10 +151,15 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 }
 
 // checkSameWorkload refuses a workload's token in the hands of another's Vault
-// token: its alias must be one of the caller's entity on this mount.
+// token: its alias must be one of the caller's entity on this mount. Vault tells
+// the mount's accessor only of a request that it has routed once before, as it
+// does for the existence check of a write.
 func (b *backend) checkSameWorkload(req *logical.Request, bound *roles.Bound) error {
 	if req.EntityID == "" {
 		return fault.In("jwt", "cannot be used with this Vault token, which has no entity")
+	}
+	if req.MountAccessor == "" {
+		return errors.New("the request lacks the mount's accessor, by which the aliases of the caller's entity are told apart")
 	}
 	entity, err := b.System().EntityInfo(req.EntityID)
 	if err != nil {
@@ -268,7 +278,8 @@ JWT. When the lease is revoked earlier, by itself, by prefix, with the Vault tok
 or with the mount, the user is revoked in its account and cut off.
 
 For a role of an issuer the workload sends its token again as jwt. It is verified
-afresh, and must be of the workload that the Vault token belongs to.
+afresh, and must be of the workload that the Vault token belongs to. It is sent with
+a write: a read has its fields in the request's address, which access logs keep.
 
 A role of type vault serves the callers of every other auth method: its identity
 is the caller's Vault entity. Vault policy decides who may read creds/<role>.

@@ -99,10 +99,14 @@ func (m *credsMount) token(claims map[string]any) string {
 // creds asks for credentials as a caller whose Vault token has the entity.
 func (m *credsMount) creds(role string, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
-	return m.HandleRequest(m.t.Context(), &logical.Request{
-		Operation: logical.UpdateOperation, Path: "creds/" + role, Data: data, Storage: m.storage,
+	return m.HandleRequest(m.t.Context(), m.request(role, data))
+}
+
+func (m *credsMount) request(role string, data map[string]any) *logical.Request {
+	return &logical.Request{
+		Operation: logical.UpdateOperation, Path: "creds/" + role, Data: data, Storage: m.storage, MountPoint: "auth/nats/",
 		EntityID: entityID, MountAccessor: mountAccessor, Connection: &logical.Connection{RemoteAddr: "127.0.0.1"},
-	})
+	}
 }
 
 // lease gets credentials.
@@ -186,11 +190,45 @@ func TestTheTokenOfAnotherWorkloadIsRefused(t *testing.T) {
 	m.system.EntityVal.Aliases[0].MountAccessor = mountAccessor
 	m.lease("dev", map[string]any{"jwt": m.token(nil)})
 
-	resp, err := m.HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.UpdateOperation, Path: "creds/dev", Data: map[string]any{"jwt": m.token(nil)}, Storage: m.storage, MountAccessor: mountAccessor,
-	})
+	req := m.request("dev", map[string]any{"jwt": m.token(nil)})
+	req.EntityID = ""
+	resp, err := m.HandleRequest(t.Context(), req)
 	require.NoError(t, err)
 	require.ErrorContains(t, resp.Error(), "which has no entity")
+}
+
+// Vault may leave the accessor out of a request that it has not routed before,
+// and an alias without one is not of this mount.
+func TestAWorkloadIsNotComparedWithoutTheMountsAccessor(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.system.EntityVal.Aliases[0].MountAccessor = ""
+	req := m.request("dev", map[string]any{"jwt": m.token(nil)})
+	req.MountAccessor = ""
+	resp, err := m.HandleRequest(t.Context(), req)
+	require.ErrorContains(t, err, "the request lacks the mount's accessor")
+	require.Nil(t, resp)
+}
+
+// What stands in a query string stands in access logs, too.
+func TestATokenIsNotTakenFromAQueryString(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.vaultRole("ops", nil)
+	token := m.token(nil)
+	read := func(role string, data map[string]any) error {
+		req := m.request(role, data)
+		req.Operation, req.MountPoint = logical.ReadOperation, "team/auth/nats/"
+		resp, err := m.HandleRequest(t.Context(), req)
+		require.NoError(t, err)
+		return resp.Error()
+	}
+	err := read("dev", map[string]any{"jwt": token})
+	require.ErrorContains(t, err, "jwt is in a query string, which access logs keep: send it in a body, as vault write auth/nats/creds/dev jwt=")
+	require.NotContains(t, err.Error(), token)
+	require.ErrorContains(t, read("dev", nil), `jwt is missing: role "dev" takes the tokens of issuer "default": send one in a body, as vault write auth/nats/creds/dev jwt=`)
+	require.NoError(t, read("ops", nil))
+	require.NoError(t, read("ops", map[string]any{"jwt": ""}))
 }
 
 func TestTwoJobsOfOneAliasGetTheirOwnPermissions(t *testing.T) {

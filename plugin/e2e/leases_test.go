@@ -115,9 +115,11 @@ func TestATokenOfAnotherWorkloadGetsNoLease(t *testing.T) {
 	runner := e.runner(nil)
 	e.credsRefused(runner.client, "runner", fields{"jwt": e.token(fields{"sub": "another", "project": "shop"})}, "jwt", `"another"`, "not the workload")
 	e.credsRefused(runner.client, "runner", nil, "jwt is missing")
+	_, err := runner.client.Logical().ReadWithDataWithContext(e.ctx(), e.path("creds/runner"), map[string][]string{"jwt": {e.token(fields{"project": "shop"})}})
+	e.isStatus(err, http.StatusBadRequest, "query string", "vault write "+e.path("creds/runner")+" jwt=")
 	e.credsRefused(e.client, "runner", fields{"jwt": e.token(fields{"project": "shop"})}, "no entity")
 	e.credsRefused(runner.client, "nobody", fields{"jwt": e.token(nil)}, `role "nobody" could not be found`)
-	_, err := runner.client.Logical().WriteWithContext(e.ctx(), e.path("role/runner"), roleFields(nil))
+	_, err = runner.client.Logical().WriteWithContext(e.ctx(), e.path("role/runner"), roleFields(nil))
 	e.isStatus(err, http.StatusForbidden)
 }
 
