@@ -79,7 +79,8 @@ func (e *roleEntry) compile(name string) (*role, error) {
 func (e *roleEntry) userTTL() time.Duration { return time.Duration(e.UserTTL) * time.Second }
 
 // readRole returns the role of that name as it is stored, nil if there is none.
-// The numbers in its bound_claims stay as they were written.
+// The numbers in its bound_claims stay as they were written; a choice that was
+// written empty is its default.
 func readRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, error) {
 	stored, err := store.Get(ctx, s, rolePrefix+name)
 	if stored == nil || err != nil {
@@ -89,6 +90,7 @@ func readRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, 
 	if err := stored.DecodeJSON(entry); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", stored.Key, err)
 	}
+	entry.SetDefaults()
 	return entry, nil
 }
 

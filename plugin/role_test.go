@@ -22,3 +22,34 @@ func TestANumberInBoundClaimsStaysAsItWasWritten(t *testing.T) {
 	role := m.must(logical.ReadOperation, "role/dev", nil)
 	require.Equal(t, map[string]any{"project_id": number, "run_id": []any{number}}, role["bound_claims"])
 }
+
+// A tool that sends every field it knows, empty or not, reads back what the role
+// does.
+func TestAnEmptyChoiceReadsBackAsItsDefault(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"bound_claims_type": "glob", "user_key": "client", "signing_key": "role", "alias_name_source": "serviceaccount_uid"})
+	choices := []string{"role_type", "issuer", "bound_claims_type", "alias_name_source", "user_key", "signing_key"}
+	empty := map[string]any{}
+	for _, field := range choices {
+		empty[field] = ""
+	}
+	m.write("role/dev", empty)
+	m.vaultRole("ops", map[string]any{"bound_claims_type": "", "alias_name_source": "", "user_key": "", "signing_key": ""})
+	for _, restart := range []bool{false, true} {
+		if restart {
+			m.restart()
+		}
+		dev, ops := m.read("role/dev"), m.read("role/ops")
+		for _, field := range choices {
+			want := newBackend(&logical.BackendConfig{}).Route("role/dev").Fields[field].Default
+			if field == "role_type" {
+				want = "jwt"
+			}
+			require.Equal(t, want, dev[field], field)
+			if field != "role_type" && field != "issuer" {
+				require.Equal(t, want, ops[field], field)
+			}
+		}
+		require.Empty(t, ops["issuer"])
+	}
+}
