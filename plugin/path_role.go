@@ -193,14 +193,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 // checkLifetimes refuses what could only be cut at every login.
 func checkLifetimes(entry *roleEntry, most time.Duration) error {
 	if entry.TokenPeriod > most {
-		return fault.In("token_period", "is %s, more than the mount's maximum lease TTL of %s", entry.TokenPeriod, most)
+		return fault.In(entry.asWritten("period"), "is %s, more than the mount's maximum lease TTL of %s", entry.TokenPeriod, most)
 	}
 	for _, limit := range []struct {
 		name string
 		ttl  time.Duration
 	}{
 		{"the mount's maximum lease TTL", most},
-		{"token_max_ttl", entry.TokenMaxTTL},
+		{entry.asWritten("max_ttl"), entry.TokenMaxTTL},
 		{"token_explicit_max_ttl", entry.TokenExplicitMaxTTL},
 	} {
 		if ttl := entry.userTTL(); limit.ttl > 0 && ttl > limit.ttl {

@@ -110,16 +110,26 @@ func (e *roleEntry) checkToken() error {
 		}
 	}
 	for _, cidr := range e.TokenParams.TokenBoundCIDRs {
-		// What is no address is taken for the path of a Unix socket.
+		// What is no address is taken for the path of a Unix socket, and shown in
+		// quotes.
 		if cidr.Type() == sockaddr.TypeUnix {
-			return fault.In("token_bound_cidrs", "has %q, which is not a CIDR block", cidr.String())
+			return fault.In(e.asWritten("bound_cidrs"), "has %s, which is not a CIDR block", cidr.String())
 		}
 	}
 	if e.TokenNumUses < 0 {
-		return fault.In("token_num_uses", "is negative: %d", e.TokenNumUses)
+		return fault.In(e.asWritten("num_uses"), "is negative: %d", e.TokenNumUses)
 	}
 	if e.TokenMaxTTL > 0 && e.TokenTTL > e.TokenMaxTTL {
-		return fault.In("token_ttl", "is %s, more than token_max_ttl, which is %s", e.TokenTTL, e.TokenMaxTTL)
+		return fault.In(e.asWritten("ttl"), "is %s, more than %s, which is %s", e.TokenTTL, e.asWritten("max_ttl"), e.TokenMaxTTL)
 	}
 	return nil
+}
+
+// asWritten is the name under which a token parameter was written: the older one,
+// or that with token_ in front.
+func (e *roleEntry) asWritten(older string) string {
+	if e.older()[older] {
+		return older
+	}
+	return "token_" + older
 }

@@ -65,19 +65,24 @@ func (e *roleEntry) response() (map[string]any, error) {
 // names.
 func (e *roleEntry) olderNames(data map[string]any) map[string]any {
 	older := map[string]any{}
-	for name, set := range map[string]bool{
-		"policies":    len(e.Policies) > 0,
-		"bound_cidrs": len(e.BoundCIDRs) > 0,
-		"ttl":         e.TTL > 0,
-		"max_ttl":     e.MaxTTL > 0,
-		"period":      e.Period > 0,
-		"num_uses":    e.NumUses > 0,
-	} {
+	for name, set := range e.older() {
 		if set {
 			older[name] = data["token_"+name]
 		}
 	}
 	return older
+}
+
+// older says of each older name whether it was written under it.
+func (e *roleEntry) older() map[string]bool {
+	return map[string]bool{
+		"policies":    len(e.Policies) > 0,
+		"bound_cidrs": len(e.BoundCIDRs) > 0,
+		"ttl":         e.TTL > 0,
+		"max_ttl":     e.MaxTTL > 0,
+		"period":      e.Period > 0,
+		"num_uses":    e.NumUses != 0,
+	}
 }
 
 // templateResponse gives the template back as the object that it is.

@@ -53,3 +53,22 @@ func TestAnEmptyChoiceReadsBackAsItsDefault(t *testing.T) {
 		require.Empty(t, ops["issuer"])
 	}
 }
+
+func TestATokenParametersFaultNamesItAsItWasWritten(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	for fault, data := range map[string]map[string]any{
+		`bound_cidrs has "999.0.0.0/8", which is not a CIDR block`:                           {"bound_cidrs": "10.0.0.0/8,999.0.0.0/8"},
+		`token_bound_cidrs has "999.0.0.0/8", which is not a CIDR block`:                     {"token_bound_cidrs": "999.0.0.0/8"},
+		`num_uses is negative: -1`:                                                           {"num_uses": -1},
+		`ttl is 10m0s, more than max_ttl, which is 5m0s`:                                     {"ttl": "10m", "max_ttl": "5m"},
+		`ttl is 10m0s, more than token_max_ttl, which is 5m0s`:                               {"ttl": "10m", "token_max_ttl": "5m"},
+		`period is 48h0m0s, more than the mount's maximum lease TTL of 24h0m0s`:              {"period": "48h"},
+		`token_period is 48h0m0s, more than the mount's maximum lease TTL of 24h0m0s`:        {"token_period": "48h"},
+		`user_ttl is 10m0s, more than max_ttl of 5m0s: a NATS user never outlives its token`: {"max_ttl": "5m"},
+	} {
+		resp, err := m.do(logical.UpdateOperation, "role/dev", data)
+		require.NoError(t, err)
+		require.EqualError(t, resp.Error(), fault)
+	}
+}
