@@ -57,7 +57,7 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
-	bound, err := b.identify(ctx, req, role, textOf(d, "jwt"), now)
+	bound, err := b.identifyLogin(ctx, req, role, d, now)
 	if err != nil {
 		return answer(err)
 	}
@@ -117,12 +117,25 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 	return role, nil
 }
 
-// identify verifies the workload's token with the role's issuer, and only with
-// it, and holds what it says against the role's bindings.
-func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token string, now time.Time) (*roles.Bound, error) {
+// identifyLogin is identify for a login. What it refuses has the status that
+// Vault's own method for the kind of the role's issuer has for it: 403 in the
+// Kubernetes method since its version 0.15, 400 in the JWT method.
+func (b *backend) identifyLogin(ctx context.Context, req *logical.Request, role *role, d *framework.FieldData, now time.Time) (*roles.Bound, error) {
+	token := textOf(d, "jwt")
 	if token == "" {
 		return nil, fault.In("jwt", "is missing")
 	}
+	bound, err := b.identify(ctx, req, role, token, now)
+	var refusal *fault.Error
+	if role.entry.RoleType == roles.TypeKubernetes && errors.As(err, &refusal) {
+		return nil, logical.CodedError(http.StatusForbidden, refusal.Error())
+	}
+	return bound, err
+}
+
+// identify verifies the workload's token with the role's issuer, and only with
+// it, and holds what it says against the role's bindings.
+func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token string, now time.Time) (*roles.Bound, error) {
 	if err := checkAddress(req, role); err != nil {
 		return nil, err
 	}
@@ -246,7 +259,7 @@ func (b *backend) lookAhead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	bound, err := b.identify(ctx, req, role, textOf(d, "jwt"), time.Now())
+	bound, err := b.identifyLogin(ctx, req, role, d, time.Now())
 	if err != nil {
 		return answer(err)
 	}

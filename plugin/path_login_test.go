@@ -2,8 +2,11 @@ package plugin
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -456,4 +459,115 @@ func TestARoleThatMovesLeavesNoKeyBehind(t *testing.T) {
 			require.Empty(t, using)
 		})
 	}
+}
+
+// Vault's JWT method answers a login that it refuses with 400, its Kubernetes
+// method with 403; both have 400 for what is missing from the request.
+func TestARefusedLoginHasTheStatusOfVaultsOwnMethod(t *testing.T) {
+	m := newCredsMount(t)
+	cluster := newReviewer(t)
+	m.write("issuer/cluster", map[string]any{"kubernetes_host": cluster.URL, "token_reviewer_jwt": "reviewer", "disable_local_ca_jwt": true})
+	for name, more := range map[string]map[string]any{
+		"pod":   nil,
+		"other": {"bound_service_account_names": "web"},
+		"picky": {"bound_expression": `claims.sub == "another"`},
+		"own":   {"user_key": "client"},
+	} {
+		role := map[string]any{
+			"issuer": "cluster", "account": "orders", "audience": "vault",
+			"bound_service_account_names": "api", "bound_service_account_namespaces": "shop",
+		}
+		maps.Copy(role, more)
+		m.write("role/"+name, role)
+	}
+	m.role("dev", nil)
+	good := podToken(t, "RS256", "vault")
+
+	for name, test := range map[string]struct {
+		role, token string
+		deleted     bool // the service account
+		want        int
+	}{
+		"a pod's token":                                       {role: "pod", token: good, want: 200},
+		"a pod's token that is none":                          {role: "pod", token: "x", want: 403},
+		"a pod's token without a signature":                   {role: "pod", token: podToken(t, "none", "vault"), want: 403},
+		"a pod's token for another audience":                  {role: "pod", token: podToken(t, "RS256", "other"), want: 403},
+		"a pod's token that the cluster disowns":              {role: "pod", token: good, deleted: true, want: 403},
+		"a pod's token of another account":                    {role: "other", token: good, want: 403},
+		"a pod's token that an expression is not":             {role: "picky", token: good, want: 403},
+		"no pod's token":                                      {role: "pod", want: 400},
+		"a pod's token without the key that the role demands": {role: "own", token: good, want: 400},
+		"a pod's token for no role":                           {token: good, want: 400},
+		"a pod's token for an unknown role":                   {role: "nobody", token: good, want: 400},
+		"a job's token":                                       {role: "dev", token: m.token(nil), want: 200},
+		"a job's token for another audience":                  {role: "dev", token: m.token(map[string]any{"aud": "other"}), want: 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.t, cluster.deleted = t, test.deleted
+			data := map[string]any{"role": test.role, "jwt": test.token}
+			require.Equal(t, test.want, m.status(logical.UpdateOperation, "login", data))
+			if test.role != "own" { // which alias a login is for does not hang on its key
+				require.Equal(t, test.want, m.status(logical.AliasLookaheadOperation, "login", data))
+			}
+		})
+	}
+	m.t, cluster.deleted = t, true
+	for _, path := range []string{"creds/pod", "role/pod/preview"} { // which the Kubernetes method does not have
+		require.Equal(t, 400, m.status(logical.UpdateOperation, path, map[string]any{"jwt": good}))
+	}
+	cluster.Close()
+	require.Equal(t, 503, m.status(logical.UpdateOperation, "login", map[string]any{"role": "pod", "jwt": good}))
+}
+
+// status is what Vault answers a request with.
+func (m *credsMount) status(operation logical.Operation, path string, data map[string]any) int {
+	m.t.Helper()
+	req := m.request("", data)
+	req.Operation, req.Path = operation, path
+	resp, err := m.HandleRequest(m.t.Context(), req)
+	var coded logical.HTTPCodedError
+	if errors.As(err, &coded) {
+		return coded.Code()
+	}
+	require.NoError(m.t, err)
+	if resp.IsError() {
+		return http.StatusBadRequest
+	}
+	return http.StatusOK
+}
+
+// A reviewer is a Kubernetes API server that reviews every token as one of the
+// service account shop/api.
+type reviewer struct {
+	*httptest.Server
+	deleted bool // the service account
+}
+
+func newReviewer(t *testing.T) *reviewer {
+	r := &reviewer{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) {
+		status := `{"authenticated":true,"audiences":["vault"],"user":{"username":"system:serviceaccount:shop:api","uid":"1f9"}}`
+		if r.deleted {
+			status = `{"authenticated":false,"error":"the service account has been deleted"}`
+		}
+		answer.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(answer, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":%s}`, status)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// podToken is a projected token of the service account shop/api, whose signature
+// only the API server checks.
+func podToken(t *testing.T, alg, audience string) string {
+	t.Helper()
+	encode := func(object map[string]any) string {
+		raw, err := json.Marshal(object)
+		require.NoError(t, err)
+		return base64.RawURLEncoding.EncodeToString(raw)
+	}
+	return encode(map[string]any{"alg": alg}) + "." + encode(map[string]any{
+		"aud": audience, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		"kubernetes.io": map[string]any{"namespace": "shop", "serviceaccount": map[string]any{"name": "api", "uid": "1f9"}},
+	}) + "." + base64.RawURLEncoding.EncodeToString([]byte("a signature"))
 }

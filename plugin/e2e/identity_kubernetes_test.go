@@ -144,9 +144,17 @@ func (e *env) awaitRefusal(role, token, text string) {
 		if err == nil {
 			return fmt.Errorf("the login succeeds")
 		}
-		e.isStatus(err, http.StatusBadRequest, text)
+		e.isStatus(err, http.StatusForbidden, text)
 		return nil
 	})
+}
+
+// podRefused logs in with the role "pod" and is answered with the status that the Kubernetes method has
+// for a refusal, and these texts.
+func (e *env) podRefused(token string, texts ...string) {
+	e.t.Helper()
+	_, err := e.tryLogin("pod", token, nil)
+	e.isStatus(err, http.StatusForbidden, texts...)
 }
 
 func TestAPodLogsInWithItsProjectedToken(t *testing.T) {
@@ -174,20 +182,22 @@ func TestAPodLogsInWithItsProjectedToken(t *testing.T) {
 	workload.publishes(n.name + ".api-1.new")
 	workload.mayNotPublish(n.name + ".api-2.new")
 
-	e.loginRefused("pod", n.token("api", "other", nil), "aud")
-	e.loginRefused("pod", n.token("api", "", nil), "aud") // for the API server itself
-	e.loginRefused("pod", n.token("web", "vault", nil), "bound_service_account_names")
-	e.loginRefused("pod", e.token(nil), "service account") // the default issuer's
+	e.loginRefused("pod", "", "jwt is missing")
+	e.loginRefused("nobody", n.token("api", "vault", nil), "could not be found")
+	e.podRefused(n.token("api", "other", nil), "aud")
+	e.podRefused(n.token("api", "", nil), "aud") // for the API server itself
+	e.podRefused(n.token("web", "vault", nil), "bound_service_account_names")
+	e.podRefused(e.token(nil), "service account") // the default issuer's
 	forged, err := n.cluster.SignToken([]byte(`{"aud":["vault"],"kubernetes.io":{"namespace":"` + n.name + `","serviceaccount":{"name":"api","uid":"other"}}}`))
 	require.NoError(t, err)
-	e.loginRefused("pod", forged, "token")
+	e.podRefused(forged, "token")
 
 	n.issuer(fields{"pem_keys": n.cluster.SigningKeyPEM(), "disable_iss_validation": false, "issuer": stack.ServiceAccountIssuer})
 	e.login("pod", n.token("api", "vault", pod))
 	n.issuer(fields{"pem_keys": e.publicKeys()[0]})
-	e.loginRefused("pod", n.token("api", "vault", pod), "signature")
+	e.podRefused(n.token("api", "vault", pod), "signature")
 	n.issuer(fields{"pem_keys": "", "issuer": ""})
-	e.loginRefused("pod", n.token("api", "vault", pod), "iss")
+	e.podRefused(n.token("api", "vault", pod), "iss")
 }
 
 func TestADeletedServiceAccountIsAnotherOneWhenItComesBack(t *testing.T) {
@@ -204,7 +214,7 @@ func TestADeletedServiceAccountIsAnotherOneWhenItComesBack(t *testing.T) {
 	n.deleteAccount("api")
 	e.awaitRefusal("pod", token, "deleted")
 	n.account("api", nil)
-	e.loginRefused("pod", token, "token")
+	e.podRefused(token, "token")
 	second := e.login("pod", n.token("api", "vault", nil))
 	require.NotEqual(t, first.Auth.EntityID, second.Auth.EntityID)
 
@@ -239,7 +249,7 @@ func TestANamespaceSelectorFollowsTheLabels(t *testing.T) {
 	n.issuer(fields{"token_reviewer_jwt": reviewer})
 	n.podRole(fields{"bound_service_account_namespaces": nil, "bound_service_account_namespace_selector": `{"matchLabels":{"env":"prod"}}`})
 	token := n.token("api", "vault", nil)
-	e.loginRefused("pod", token, "namespace")
+	e.podRefused(token, "namespace")
 
 	label := func(env string) {
 		patch := []byte(`{"metadata":{"labels":{"env":"` + env + `"}}}`)
@@ -249,7 +259,7 @@ func TestANamespaceSelectorFollowsTheLabels(t *testing.T) {
 	label("prod")
 	e.login("pod", token)
 	label("test")
-	e.loginRefused("pod", token, "namespace")
+	e.podRefused(token, "namespace")
 }
 
 func TestAnnotationsBecomeMetadataOfTheAlias(t *testing.T) {
@@ -270,7 +280,7 @@ func TestAnnotationsBecomeMetadataOfTheAlias(t *testing.T) {
 
 	n.deleteAccount("api")
 	n.account("api", map[string]string{"vault.hashicorp.com/alias-metadata-service_account_name": "admin"})
-	e.loginRefused("pod", n.token("api", "vault", nil), "service_account_name", "reserved")
+	e.podRefused(n.token("api", "vault", nil), "service_account_name", "reserved")
 }
 
 func TestAWorkloadsOwnTokenReviewsItself(t *testing.T) {
@@ -283,13 +293,13 @@ func TestAWorkloadsOwnTokenReviewsItself(t *testing.T) {
 	n.podRole(fields{"audience": nil})
 	// Only a token for the API server itself authenticates to it.
 	token := n.token("api", "", nil)
-	e.loginRefused("pod", token, "token_reviewer_jwt")
+	e.podRefused(token, "token_reviewer_jwt")
 	n.grant("api", "system:auth-delegator")
 	e.waitFor("the API server to know of the grant", func() error {
 		_, err := e.tryLogin("pod", token, nil)
 		return err
 	})
-	e.loginRefused("pod", n.token("api", "vault", nil), "token")
+	e.podRefused(n.token("api", "vault", nil), "token")
 }
 
 // A server of its own, since the test stops it.
