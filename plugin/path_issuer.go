@@ -24,6 +24,7 @@ func (b *backend) pathsIssuer() []*framework.Path {
 		{
 			Pattern:      "issuer/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "issuers", Navigation: true, ItemType: "Issuer"},
+			Fields:       pageFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:  b.listIssuers,
@@ -107,12 +108,12 @@ func (b *backend) issuerExists(ctx context.Context, req *logical.Request, d *fra
 	return entry != nil, err
 }
 
-func (b *backend) listIssuers(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) listIssuers(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, issuerPrefix)
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(page(names, d)), nil
 }
 
 func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

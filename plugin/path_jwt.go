@@ -16,10 +16,7 @@ func (b *backend) pathsJWT() []*framework.Path {
 		{
 			Pattern:      "jwt/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwts", Navigation: true, ItemType: "Account or user"},
-			Fields: map[string]*framework.FieldSchema{
-				"after": {Type: framework.TypeString, Query: true, Description: "List only names that come after this one."},
-				"limit": {Type: framework.TypeInt, Query: true, Description: "List at most so many names. Default: all."},
-			},
+			Fields:       pageFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback: b.listJWTs,

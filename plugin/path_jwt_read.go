@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -125,24 +124,11 @@ func signingKeyData(key chain.SigningKey) (map[string]any, error) {
 }
 
 func (b *backend) listJWTs(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	limit := d.Get("limit").(int)
-	if limit < 0 {
-		return answer(fault.In("limit", "is negative"))
-	}
 	names, err := b.chain.Names(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	if after := d.Get("after").(string); after != "" {
-		first, found := slices.BinarySearch(names, after)
-		if found {
-			first++
-		}
-		names = names[first:]
-	}
-	if limit > 0 && len(names) > limit {
-		names = names[:limit]
-	}
+	names = page(names, d)
 	if len(names) > mostInfo {
 		resp := logical.ListResponse(names)
 		resp.AddWarning(fmt.Sprintf("what is behind the names is shown for up to %d of them: list with limit and after", mostInfo))

@@ -20,6 +20,7 @@ func (b *backend) pathsRole() []*framework.Path {
 		return &framework.Path{
 			Pattern:      pattern,
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix, Navigation: true, ItemType: "Role"},
+			Fields:       pageFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:  b.listRoles,
@@ -300,12 +301,12 @@ func (b *backend) roleExists(ctx context.Context, req *logical.Request, d *frame
 	return entry != nil, err
 }
 
-func (b *backend) listRoles(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) listRoles(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	names, err := req.Storage.List(ctx, rolePrefix)
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponse(page(names, d)), nil
 }
 
 func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
