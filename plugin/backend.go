@@ -110,38 +110,9 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		PeriodicFunc:   b.periodic,
 		Clean:          b.clean,
 	}
-	forwardWrites(b.Paths)
+	forwardWhatStores(b.Paths)
 	return b
 }
-
-// forwardWrites has writes made on a standby or a secondary go to the node that
-// may write, before anything is done. What only issues or shows is answered by
-// the node that was asked.
-func forwardWrites(paths []*framework.Path) {
-	for _, path := range paths {
-		switch path.Pattern {
-		case loginPattern, credsPattern, previewPattern, signPattern:
-			continue
-		}
-		for operation, handler := range path.Operations {
-			switch operation {
-			case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation:
-				if properties, ok := handler.(*framework.PathOperation); ok {
-					properties.ForwardPerformanceStandby = true
-					properties.ForwardPerformanceSecondary = true
-				}
-			}
-		}
-	}
-}
-
-// The paths whose writes store nothing.
-const (
-	loginPattern   = "login$"
-	credsPattern   = "creds/(?P<role>.+)"
-	previewPattern = "role/(?P<name>[^/]+)/preview$"
-	signPattern    = "jwt/(?P<name>[^/]+)/sign$"
-)
 
 // HandleRequest gives JSON fields one form before the framework looks at them;
 // see normalizeJSON.
@@ -149,7 +120,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if err := b.normalizeJSON(req); err != nil {
 		return answer(err)
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	return b.found(req, resp, err)
 }
 
 // HandleExistenceCheck is called before HandleRequest with the same request.

@@ -45,7 +45,7 @@ func (b *backend) signJWT(ctx context.Context, req *logical.Request, d *framewor
 		return nil, err
 	}
 	if named == nil {
-		return answer(fault.In("name", "%q does not exist", name))
+		return b.missing(fault.In("name", "%q does not exist", name))
 	}
 	signed, err := named.SignNonce(d.Get("nonce").(string))
 	if err != nil {

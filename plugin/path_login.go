@@ -38,7 +38,7 @@ func (b *backend) pathsLogin() []*framework.Path {
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback:  b.login,
+				Callback:  b.loginOrForward,
 				Summary:   "Log in with a workload's token.",
 				Responses: responds(http.StatusOK, "A Vault token in auth, and NATS credentials in data unless the role has credentials_on_login=false.", credentialsResponse()),
 			},

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	natsjwt "github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
@@ -410,25 +409,6 @@ func TestARoleWithoutAccountGetsTheDefaultOne(t *testing.T) {
 	resp, err = m.tryLogin(logical.UpdateOperation, map[string]any{"role": "plain"})
 	require.NoError(t, err)
 	require.Equal(t, "orders", resp.Data["account"])
-}
-
-// On a node that may not write, writes go to one that may before they have done
-// anything, and logins are answered.
-func TestAStandbyForwardsWritesAndAnswersLogins(t *testing.T) {
-	m := newLoginMount(t, newWorkloads(t)[2])
-	system := &logical.StaticSystemView{
-		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: consts.ReplicationPerformanceStandby,
-	}
-	made, err := Factory(t.Context(), &logical.BackendConfig{System: system, StorageView: m.storage})
-	require.NoError(t, err)
-	standby := &loginMount{tb: t, storage: m.storage, workload: m.workload, backend: made.(*backend)}
-	t.Cleanup(func() { standby.Cleanup(context.Background()) })
-	m.storage.FailOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
-	standby.login()
-	for _, path := range []string{"config", "issuer/a", "role/dev", "jwt/orders", "jwt/orders/rotate", "jwt/orders/revoke", "jwt/orders/keys/k", "config/rotate", "sync"} {
-		_, err := standby.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage, Data: map[string]any{}})
-		require.ErrorIs(t, err, logical.ErrReadOnly, path)
-	}
 }
 
 // A role that moves to another account leaves no key behind, whatever write the

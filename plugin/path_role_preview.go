@@ -77,7 +77,7 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 		return nil, err
 	}
 	if role == nil {
-		return answer(fault.In("name", "%q is not a role", name))
+		return b.missing(fault.In("name", "%q is not a role", name))
 	}
 	account, err := b.chain.Account(ctx, req.Storage, role.entry.Account)
 	if err != nil {
