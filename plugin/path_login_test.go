@@ -446,7 +446,7 @@ func TestARoleThatMovesLeavesNoKeyBehind(t *testing.T) {
 func TestARefusedLoginHasTheStatusOfVaultsOwnMethod(t *testing.T) {
 	m := newCredsMount(t)
 	cluster := newReviewer(t)
-	m.write("issuer/cluster", map[string]any{"kubernetes_host": cluster.URL, "token_reviewer_jwt": "reviewer", "disable_local_ca_jwt": true})
+	m.write("issuer/cluster", map[string]any{"kubernetes_host": cluster.server.URL, "kubernetes_ca_cert": cluster.ca, "token_reviewer_jwt": "reviewer"})
 	for name, more := range map[string]map[string]any{
 		"pod":   nil,
 		"other": {"bound_service_account_names": "web"},
@@ -483,7 +483,8 @@ func TestARefusedLoginHasTheStatusOfVaultsOwnMethod(t *testing.T) {
 		"a job's token for another audience":                  {role: "dev", token: m.token(map[string]any{"aud": "other"}), want: 400},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m.t, cluster.deleted = t, test.deleted
+			m.t = t
+			cluster.refuses.Store(test.deleted)
 			data := map[string]any{"role": test.role, "jwt": test.token}
 			require.Equal(t, test.want, m.status(logical.UpdateOperation, "login", data))
 			if test.role != "own" { // which alias a login is for does not hang on its key
@@ -491,11 +492,12 @@ func TestARefusedLoginHasTheStatusOfVaultsOwnMethod(t *testing.T) {
 			}
 		})
 	}
-	m.t, cluster.deleted = t, true
+	m.t = t
+	cluster.refuses.Store(true)
 	for _, path := range []string{"creds/pod", "role/pod/preview"} { // which the Kubernetes method does not have
 		require.Equal(t, 400, m.status(logical.UpdateOperation, path, map[string]any{"jwt": good}))
 	}
-	cluster.Close()
+	cluster.server.Close()
 	require.Equal(t, 503, m.status(logical.UpdateOperation, "login", map[string]any{"role": "pod", "jwt": good}))
 }
 
@@ -514,27 +516,6 @@ func (m *credsMount) status(operation logical.Operation, path string, data map[s
 		return http.StatusBadRequest
 	}
 	return http.StatusOK
-}
-
-// A reviewer is a Kubernetes API server that reviews every token as one of the
-// service account shop/api.
-type reviewer struct {
-	*httptest.Server
-	deleted bool // the service account
-}
-
-func newReviewer(t *testing.T) *reviewer {
-	r := &reviewer{}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, _ *http.Request) {
-		status := `{"authenticated":true,"audiences":["vault"],"user":{"username":"system:serviceaccount:shop:api","uid":"1f9"}}`
-		if r.deleted {
-			status = `{"authenticated":false,"error":"the service account has been deleted"}`
-		}
-		answer.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(answer, `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","status":%s}`, status)
-	}))
-	t.Cleanup(r.Close)
-	return r
 }
 
 // podToken is a projected token of the service account shop/api, whose signature

@@ -112,7 +112,6 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := entry.apply(req, d); err != nil {
 		return nil, nil, err
 	}
-	entry.SetDefaults()
 	if err := b.checkRole(ctx, req.Storage, entry); err != nil {
 		return nil, nil, err
 	}
