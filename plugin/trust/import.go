@@ -40,6 +40,13 @@ func DecodeAccount(token string) (*jwt.AccountClaims, error) {
 	return claims, ValidateAccount(claims.Subject, &claims.Account)
 }
 
+func withArticle(kind jwt.ClaimType) string {
+	if kind == jwt.UserClaim || kind == jwt.GenericClaim {
+		return "a " + string(kind)
+	}
+	return "an " + string(kind)
+}
+
 // decode verifies a JWT's signature and reads all of its claims: a claim that
 // jwt/v2 has no field for would be lost when the JWT is signed again.
 func decode(token string, kind jwt.ClaimType, claims any) error {
@@ -49,7 +56,7 @@ func decode(token string, kind jwt.ClaimType, claims any) error {
 		return fmt.Errorf("is not a valid NATS JWT: %w", err)
 	}
 	if got := verified.ClaimType(); got != kind {
-		return fmt.Errorf("is the JWT of an %s where that of an %s is wanted", got, kind)
+		return fmt.Errorf("is the JWT of %s where that of %s is wanted", withArticle(got), withArticle(kind))
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	if err != nil {

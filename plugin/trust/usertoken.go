@@ -26,6 +26,7 @@ type UserToken struct {
 	Name     string    // shown by nats-server
 	IssuedAt time.Time // to the second
 	Expires  time.Time // to the second, rounded down; the zero time for none
+	Begins   time.Time // to the second, rounded down; the zero time for at once
 	NATS     []byte    // the JSON object of the "nats" claim, complete
 }
 
@@ -56,7 +57,7 @@ func (t UserToken) Encode() (string, error) {
 }
 
 // appendClaims appends the registered claims in jwt/v2's order: exp, jti, iat,
-// iss, name, sub. The closing brace is left to the caller.
+// iss, name, nbf, sub. The closing brace is left to the caller.
 func (t UserToken) appendClaims(b, id, name []byte) []byte {
 	b = append(b, '{')
 	if !t.Expires.IsZero() {
@@ -73,13 +74,16 @@ func (t UserToken) appendClaims(b, id, name []byte) []byte {
 	b = strconv.AppendInt(b, t.IssuedAt.Unix(), 10)
 	b = append(b, `,"iss":"`...)
 	b = append(b, t.Issuer.public...)
+	b = append(b, '"')
 	if t.Name != "" {
-		b = append(b, `","name":`...)
+		b = append(b, `,"name":`...)
 		b = append(b, name...)
-		b = append(b, `,"sub":"`...)
-	} else {
-		b = append(b, `","sub":"`...)
 	}
+	if !t.Begins.IsZero() {
+		b = append(b, `,"nbf":`...)
+		b = strconv.AppendInt(b, t.Begins.Unix(), 10)
+	}
+	b = append(b, `,"sub":"`...)
 	b = append(b, t.Subject...)
 	return append(b, '"')
 }

@@ -29,15 +29,23 @@ func TestUserTokenIsByteForByteWhatTheNATSLibraryWrites(t *testing.T) {
 	pair, err := nkeys.FromSeed([]byte(account.Seed()))
 	require.NoError(t, err)
 
-	for name, expires := range map[string]time.Time{"with an end": time.Unix(4102444800, 0), "without an end": {}} {
+	for name, times := range map[string]struct{ expires, begins time.Time }{
+		"with an end":             {expires: time.Unix(4102444800, 0)},
+		"with a start and an end": {time.Unix(4102444800, 0), time.Unix(4102440000, 0)},
+		"with a start":            {begins: time.Unix(4102440000, 0)},
+		"without an end":          {},
+	} {
 		for _, userName := range []string{"ci", "", `repo:o/r "x" <&>`, "名前\x01"} {
 			t.Run(name+" and the name "+userName, func(t *testing.T) {
 				claims := jwt.NewUserClaims(user.Public())
 				claims.Name = userName
 				claims.Permissions.Pub.Allow.Add("orders.>")
 				claims.IssuerAccount = "ACWLFX4PBYEADUSKKVUS2QYYWPIEWIRXUVQAM7JSRTBMERFRLPLUJ3SP"
-				if !expires.IsZero() {
-					claims.Expires = expires.Unix()
+				if !times.expires.IsZero() {
+					claims.Expires = times.expires.Unix()
+				}
+				if !times.begins.IsZero() {
+					claims.NotBefore = times.begins.Unix()
 				}
 				want, err := claims.Encode(pair)
 				require.NoError(t, err)
@@ -45,7 +53,7 @@ func TestUserTokenIsByteForByteWhatTheNATSLibraryWrites(t *testing.T) {
 				require.NoError(t, err)
 
 				got, err := UserToken{Issuer: account, Subject: user.Public(), Name: userName,
-					IssuedAt: time.Unix(claims.IssuedAt, 0), Expires: expires, NATS: nats}.Encode()
+					IssuedAt: time.Unix(claims.IssuedAt, 0), Expires: times.expires, Begins: times.begins, NATS: nats}.Encode()
 				require.NoError(t, err)
 				require.Equal(t, claimsOf(t, want), claimsOf(t, got))
 				require.Equal(t, want, got)
