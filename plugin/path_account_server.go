@@ -53,7 +53,32 @@ func (b *backend) pathsAccountServer() []*framework.Path {
 			HelpSynopsis:    "Serve account JWTs to nats-servers.",
 			HelpDescription: accountServerHelp,
 		},
+		{
+			Pattern:      "jwt/v1/operator$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "served-operator"},
+			Fields: map[string]*framework.FieldSchema{
+				"text":   {Type: framework.TypeBool, Query: true, Description: "Answer with content type text/plain, for people to look at."},
+				"decode": {Type: framework.TypeBool, Query: true, Description: "Answer with the JWT's header and claims as JSON, for people to look at."},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.serveOperator,
+					Summary:   "Fetch the operator's JWT, as nsc does when it adds an operator by URL.",
+					Responses: responds(http.StatusOK, "The JWT itself, as application/jwt.", nil),
+				},
+			},
+			HelpSynopsis:    "Serve the operator's JWT to nsc.",
+			HelpDescription: accountServerHelp,
+		},
 	}
+}
+
+func (b *backend) serveOperator(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	operator, err := b.chain.ServeOperator(ctx, req.Storage)
+	if operator == nil || err != nil {
+		return nil, err
+	}
+	return servedResponse(operator, req, d.Get("text").(bool), d.Get("decode").(bool))
 }
 
 func (b *backend) probeAccountServer(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -70,31 +95,26 @@ func (b *backend) serveAccount(ctx context.Context, req *logical.Request, d *fra
 	if account == nil || err != nil {
 		return nil, err
 	}
-	resp, err := servedResponse(account, req, d.Get("text").(bool), d.Get("decode").(bool))
-	if err != nil {
-		return nil, err
-	}
-	resp.Headers = map[string][]string{"ETag": {account.ETag}}
-	return resp, nil
+	return servedResponse(account, req, d.Get("text").(bool), d.Get("decode").(bool))
 }
 
 func servedResponse(a *chain.Served, req *logical.Request, text, decode bool) (*logical.Response, error) {
-	contentType := "application/jwt"
+	contentType, status, body := "application/jwt", http.StatusOK, []byte(a.JWT)
 	if text || decode {
 		contentType = "text/plain"
 	}
-	if matches(a.ETag, req.Headers) {
-		return rawResponse(http.StatusNotModified, contentType, nil), nil
-	}
-	body := []byte(a.JWT)
-	if decode {
-		decoded, err := decodedText(a.JWT)
-		if err != nil {
+	switch {
+	case matches(a.ETag, req.Headers):
+		status, body = http.StatusNotModified, nil
+	case decode:
+		var err error
+		if body, err = decodedText(a.JWT); err != nil {
 			return nil, err
 		}
-		body = decoded
 	}
-	return rawResponse(http.StatusOK, contentType, body), nil
+	resp := rawResponse(status, contentType, body)
+	resp.Headers = map[string][]string{"ETag": {a.ETag}}
+	return resp, nil
 }
 
 // matches holds If-None-Match (RFC 9110 section 13.1.2) against the tag of a JWT.
@@ -143,8 +163,9 @@ func decodedText(token string) ([]byte, error) {
 
 const accountServerHelp = `
 The API of nats-account-server, for nats-servers with "resolver: URL(...)": the
-account JWT with that public key as application/jwt, or 404. No token is needed;
-account JWTs hold no secrets.
+account JWT with that public key as application/jwt, or 404. The operator's JWT is
+at jwt/v1/operator, for "nsc add operator --url". No token is needed; these JWTs hold
+no secrets.
 
 The JWT's ID is its ETag. Vault passes If-None-Match and ETag only where the
 mount is tuned with passthrough_request_headers=If-None-Match and

@@ -86,9 +86,39 @@ func TestAServedAccountIsTheChangedOneOnceTheChangeIsAnswered(t *testing.T) {
 	require.Nil(t, m.fetch(id, nil, nil))
 }
 
+func TestTheOperatorIsServedAsNATSAccountServerServesIt(t *testing.T) {
+	empty := newChainMount(t)
+	fetch := func(m *chainMount, data map[string]any, headers map[string][]string) *logical.Response {
+		resp, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "jwt/v1/operator", Data: data, Headers: headers, Storage: m.storage})
+		require.NoError(t, err)
+		return resp
+	}
+	require.Nil(t, fetch(empty, nil, nil), "which Vault answers with 404")
+	empty.write("config", map[string]any{"no_operator": true})
+	require.Nil(t, fetch(empty, nil, nil))
+
+	m := newAccountMount(t)
+	want := m.read("config")["operator_jwt"]
+	resp := fetch(m, nil, nil)
+	require.Equal(t, http.StatusOK, resp.Data[logical.HTTPStatusCode])
+	require.Equal(t, "application/jwt", resp.Data[logical.HTTPContentType])
+	require.Equal(t, want, string(resp.Data[logical.HTTPRawBody].([]byte)))
+	etag := resp.Headers["ETag"][0]
+	require.Equal(t, `"`+operatorClaims(t, want).ID+`"`, etag)
+	require.Equal(t, http.StatusNotModified, fetch(m, nil, map[string][]string{"If-None-Match": {etag}}).Data[logical.HTTPStatusCode])
+	require.Equal(t, "text/plain", fetch(m, map[string]any{"text": "true"}, nil).Data[logical.HTTPContentType])
+	require.Contains(t, string(fetch(m, map[string]any{"decode": "true"}, nil).Data[logical.HTTPRawBody].([]byte)), `"type": "operator"`)
+
+	reads := m.storage.All()
+	fetch(m, nil, nil)
+	require.Equal(t, reads, m.storage.All(), "whoever asks costs no storage")
+	m.write("config", map[string]any{"tags": "later"})
+	require.NotEqual(t, want, string(fetch(m, nil, nil).Data[logical.HTTPRawBody].([]byte)))
+}
+
 func TestNothingButReadingIsThereForUnauthenticatedCallers(t *testing.T) {
 	m := newAccountMount(t)
-	for _, path := range []string{"jwt/v1/accounts/", "jwt/v1/accounts/orders", "jwt/v1/accounts/orders/sign", "jwt/v1/accounts/orders/rotate", "jwt/v1/accounts/keys/x"} {
+	for _, path := range []string{"jwt/v1/accounts/", "jwt/v1/accounts/orders", "jwt/v1/accounts/orders/sign", "jwt/v1/accounts/orders/rotate", "jwt/v1/accounts/keys/x", "jwt/v1/operator"} {
 		for _, operation := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.DeleteOperation, logical.PatchOperation, logical.ListOperation} {
 			before := m.stored()
 			resp, err := m.do(operation, path, map[string]any{"type": "account"})

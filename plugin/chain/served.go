@@ -53,13 +53,27 @@ func (c *Chain) loadServed(ctx context.Context, s logical.Storage, id string) (*
 	if wanted == nil || err != nil {
 		return nil, err
 	}
+	return serving(wanted.jwt)
+}
+
+func serving(token string) (*Served, error) {
 	var claims struct {
 		ID string `json:"jti"`
 	}
-	if err := trust.DecodePart(wanted.jwt, 1, &claims); err != nil {
+	if err := trust.DecodePart(token, 1, &claims); err != nil {
 		return nil, err
 	}
-	return &Served{JWT: wanted.jwt, ETag: `"` + claims.ID + `"`}, nil
+	return &Served{JWT: token, ETag: `"` + claims.ID + `"`}, nil
+}
+
+// ServeOperator returns the operator's JWT, nil if the mount has no operator. It
+// reads no storage in the steady state.
+func (c *Chain) ServeOperator(ctx context.Context, s logical.Storage) (*Served, error) {
+	operator, err := c.operator(ctx, s)
+	if err != nil || !operator.signs() {
+		return nil, err
+	}
+	return serving(operator.entry.JWT)
 }
 
 // issuedAt reads the time of issue of a JWT that was made here.
