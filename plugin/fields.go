@@ -20,6 +20,9 @@ import (
 // a status 400 that shows it, any other into an internal error.
 func answer(err error) (*logical.Response, error) {
 	var theirs *fault.Error
+	if errors.As(err, &theirs) && theirs.Conflict {
+		return nil, logical.CodedError(http.StatusConflict, err.Error())
+	}
 	if errors.As(err, &theirs) {
 		return logical.ErrorResponse(err.Error()), nil
 	}

@@ -37,11 +37,10 @@ func (b *backend) pathsJWT() []*framework.Path {
 }
 
 func (b *backend) pathJWTName() *framework.Path {
-	fields := jwtFields()
 	return &framework.Path{
 		Pattern:      "jwt/(?P<name>.+)",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwt", ItemType: "Account or user", Action: "Create"},
-		Fields:       fields,
+		Fields:       jwtFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:  b.readJWT,
@@ -93,7 +92,7 @@ func jwtFields() map[string]*framework.FieldSchema {
 		},
 		"seed": {
 			Type:         framework.TypeString,
-			Description:  `Seed of the identity key of a user, or of the account of account_jwt. It is not shown again. Default: a new key.`,
+			Description:  `Seed of the identity key of a user, or of the account of account_jwt. It is not shown again. Default: a new key, but for a user of user_jwt or public_key, whose key may stay elsewhere.`,
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 
@@ -103,7 +102,11 @@ func jwtFields() map[string]*framework.FieldSchema {
 		},
 		"public_key": {
 			Type:        framework.TypeString,
-			Description: `Public key (A...) of an account at a NATS that someone else operates. The mount issues users with its signing_seeds, and delivers nothing.`,
+			Description: `Public key (A...) of an account at a NATS that someone else operates: the mount issues users with its signing_seeds, and delivers nothing. Or public key (U...) of a user whose key is elsewhere: the mount signs its JWT, and no nonce for it.`,
+		},
+		"nats_name": {
+			Type:        framework.TypeString,
+			Description: `Name in the JWT. nats-server shows it, and puts a user's in the place of {{name()}} in the scope of a signing key. Default: the name here.`,
 		},
 		"signing_seeds": {
 			Type:         framework.TypeCommaStringSlice,
@@ -113,9 +116,13 @@ func jwtFields() map[string]*framework.FieldSchema {
 		"force": {
 			Type:        framework.TypeBool,
 			Query:       true,
-			Description: `Delete an account that roles or users depend on; they cannot be used then.`,
+			Description: `Delete an account that roles or users depend on; they cannot be used then. In a write: take over an account_jwt although the account was deleted here.`,
 		},
 
+		"user_jwt": {
+			Type:        framework.TypeString,
+			Description: `JWT, signed by a key of the account, of a user made elsewhere, which the mount takes over: its key, claims, name, start and end. One that was revoked, or has ended, is refused.`,
+		},
 		"account": {
 			Type:        framework.TypeString,
 			Description: `Name of the user's account. Needed to create a user.`,
@@ -128,6 +135,18 @@ func jwtFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeDurationSecond,
 			Description: `How long a JWT of the user lives; each read and write answers with a new one. Never longer than the mount's maximum lease TTL. Default: the mount's default lease TTL.`,
 		},
+		"expiration": {
+			Type:        framework.TypeTime,
+			Description: `When the user ends, as Unix time or as RFC 3339 writes it: no JWT of it outlives that. 0 for none, which is the default.`,
+		},
+		"not_before": {
+			Type:        framework.TypeTime,
+			Description: `When the user starts, as Unix time or as RFC 3339 writes it: its JWTs are good from then on. 0 for at once, which is the default.`,
+		},
+		"creds": {
+			Type:        framework.TypeBool,
+			Description: `Answer with the creds file, which has the seed of the user's key: only as the user is created, with a key that the mount makes. The file's JWT ends as any of the user does; the user's later ones, from this path, go with the same seed.`,
+		},
 		"nonce": {
 			Type:        framework.TypeString,
 			Description: `Challenge of a nats-server, which the user's key signs: see signed_nonce. It is not stored.`,
@@ -139,8 +158,9 @@ func jwtWriteResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"type":         {Type: framework.TypeString, Description: `"account" or "user".`},
 		"public_key":   {Type: framework.TypeString, Description: "Public key of the account or user."},
-		"jwt":          {Type: framework.TypeString, Description: "Its JWT. Absent for an account of someone else's NATS."},
+		"jwt":          {Type: framework.TypeString, Description: "Its JWT. Absent for an account of someone else's NATS, and for a user who has ended or not started yet."},
 		"expiration":   {Type: framework.TypeTime, Description: "When a user's JWT ends (RFC 3339)."},
+		"creds":        {Type: framework.TypeString, Description: "The creds file of a user that was created with creds=true."},
 		"signed_nonce": {Type: framework.TypeString, Description: "The signature over nonce, in standard base64."},
 	}
 }
@@ -148,9 +168,10 @@ func jwtWriteResponse() map[string]*framework.FieldSchema {
 func jwtResponse() map[string]*framework.FieldSchema {
 	fields := jwtWriteResponse()
 	delete(fields, "signed_nonce")
+	delete(fields, "creds")
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"config":       {Type: framework.TypeMap, Description: "The account or user as it was written, with what was left out filled in."},
-		"nats_name":    {Type: framework.TypeString, Description: "An account's name in its JWT."},
+		"nats_name":    {Type: framework.TypeString, Description: "The name in the JWT."},
 		"seed_set":     {Type: framework.TypeBool, Description: "Whether the mount has the identity key."},
 		"external":     {Type: framework.TypeBool, Description: "Whether someone else operates the account's NATS."},
 		"signing_keys": {Type: framework.TypeSlice, Description: "An account's keys in the mount: name, public_key, state (signing or retiring), created, retires for one that is, role for that of a role, scope for a scoped one."},
@@ -158,6 +179,8 @@ func jwtResponse() map[string]*framework.FieldSchema {
 		"account":      {Type: framework.TypeString, Description: "A user's account."},
 		"signing_key":  {Type: framework.TypeString, Description: "Name of the account's key that signs the user."},
 		"ttl":          {Type: framework.TypeDurationSecond, Description: "How long a user's JWTs live, in seconds; 0 stands for the mount's default lease TTL."},
+		"not_before":   {Type: framework.TypeTime, Description: "When a user starts (RFC 3339). Absent if it has no start."},
+		"fixed_end":    {Type: framework.TypeTime, Description: "When a user ends: the expiration that was written (RFC 3339). Absent if it has no end."},
 	})
 	return fields
 }

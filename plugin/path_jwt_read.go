@@ -28,7 +28,7 @@ func (b *backend) readJWT(ctx context.Context, req *logical.Request, d *framewor
 	if named == nil || err != nil {
 		return nil, err
 	}
-	data, err := b.jwtAnswer(ctx, req.Storage, named)
+	data, warnings, err := b.jwtAnswer(ctx, req.Storage, named)
 	if err != nil {
 		return answer(err)
 	}
@@ -42,35 +42,45 @@ func (b *backend) readJWT(ctx context.Context, req *logical.Request, d *framewor
 		}
 		data["delivered"] = !pending
 	}
-	return &logical.Response{Data: data}, nil
+	return &logical.Response{Data: data, Warnings: warnings}, nil
 }
 
 // jwtAnswer is what writes and reads both answer with.
-func (b *backend) jwtAnswer(ctx context.Context, s logical.Storage, named *chain.Named) (map[string]any, error) {
-	data := map[string]any{"type": named.Type, "public_key": named.PublicKey}
+func (b *backend) jwtAnswer(ctx context.Context, s logical.Storage, named *chain.Named) (data map[string]any, warnings []string, err error) {
+	data = map[string]any{"type": named.Type, "public_key": named.PublicKey}
 	switch {
 	case named.Type == chain.TypeUser:
-		now := time.Now()
-		initial, most, err := b.limits.get(ctx, s, b.System(), now)
-		if err != nil {
-			return nil, err
-		}
-		token, expires, err := b.chain.UserJWT(ctx, s, named, now, initial, most)
-		if err != nil {
-			return nil, err
-		}
-		data["jwt"], data["expiration"] = token, rfc3339(expires)
+		warnings, err = b.userAnswer(ctx, s, named, data)
 	case named.Delivers():
-		accountJWT, err := b.chain.AccountJWT(ctx, s, named.PublicKey)
-		if err != nil {
-			return nil, err
-		}
-		if accountJWT == "" {
-			return nil, fmt.Errorf("account %q was deleted meanwhile", named.Name)
+		var accountJWT string
+		accountJWT, err = b.chain.AccountJWT(ctx, s, named.PublicKey)
+		if err == nil && accountJWT == "" {
+			err = fmt.Errorf("account %q was deleted meanwhile", named.Name)
 		}
 		data["jwt"] = accountJWT
 	}
-	return data, nil
+	return data, warnings, err
+}
+
+// userAnswer adds a user's JWT, or says why there is none.
+func (b *backend) userAnswer(ctx context.Context, s logical.Storage, named *chain.Named, data map[string]any) (warnings []string, err error) {
+	now := time.Now()
+	initial, most, err := b.limits.get(ctx, s, b.System(), now)
+	if err != nil {
+		return nil, err
+	}
+	token, at, err := b.chain.UserJWT(ctx, s, named, now, initial, most)
+	switch {
+	case err != nil:
+		return nil, err
+	case token != "":
+		data["jwt"], data["expiration"] = token, rfc3339(at)
+		return nil, nil
+	case at.After(now):
+		return []string{fmt.Sprintf("user %q starts at %s, which a JWT that is made now would not live to see", named.Name, rfc3339(at))}, nil
+	default:
+		return []string{fmt.Sprintf("user %q has ended at %s, and has no JWT any more", named.Name, rfc3339(at))}, nil
+	}
 }
 
 // describeNamed adds what only reads answer with.
@@ -86,12 +96,17 @@ func describeNamed(named *chain.Named, data map[string]any) error {
 		return fmt.Errorf("decoding the stored config: %w", err)
 	}
 	data["config"] = config
-	data["seed_set"] = named.SeedSet
+	data["seed_set"], data["nats_name"] = named.SeedSet, named.NATSName
 	if named.Type == chain.TypeUser {
 		data["account"], data["signing_key"], data["ttl"] = named.Account, named.SigningKey, int64(named.TTL/time.Second)
+		for field, at := range map[string]time.Time{"not_before": named.NotBefore, "fixed_end": named.Expires} {
+			if !at.IsZero() {
+				data[field] = rfc3339(at)
+			}
+		}
 		return nil
 	}
-	data["external"], data["nats_name"] = named.External, named.NATSName
+	data["external"] = named.External
 	keys := make([]map[string]any, 0, len(named.Keys))
 	for _, key := range named.Keys {
 		shown, err := signingKeyData(key)

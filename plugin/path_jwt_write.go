@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -34,16 +35,21 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	data, err := b.jwtAnswer(ctx, req.Storage, named)
+	data, warnings, err := b.jwtAnswer(ctx, req.Storage, named)
 	if err != nil {
 		return answer(err)
+	}
+	if token, ok := data["jwt"].(string); ok && change.User.Creds {
+		if data["creds"], err = named.Creds(token); err != nil {
+			return answer(err)
+		}
 	}
 	if change.User.Nonce != nil {
 		if data["signed_nonce"], err = named.SignNonce(*change.User.Nonce); err != nil {
 			return answer(err)
 		}
 	}
-	resp := &logical.Response{Data: data}
+	resp := &logical.Response{Data: data, Warnings: warnings}
 	if changed && named.Delivers() {
 		for _, warning := range b.delivered(ctx, req.Storage, named.PublicKey) {
 			resp.AddWarning(warning)
@@ -92,19 +98,25 @@ func (b *backend) checkRolesOf(ctx context.Context, s logical.Storage, name stri
 // givenJWT is what a write of an account or user gives.
 func givenJWT(d *framework.FieldData, patch bool) chain.Change {
 	change := chain.Change{
-		Type:   d.Get("type").(string),
-		Config: given[string](d, "config"),
-		Patch:  patch,
-		Seed:   given[string](d, "seed"),
+		Type:      d.Get("type").(string),
+		Config:    given[string](d, "config"),
+		Patch:     patch,
+		NATSName:  given[string](d, "nats_name"),
+		Seed:      given[string](d, "seed"),
+		PublicKey: given[string](d, "public_key"),
+		Force:     d.Get("force").(bool),
 		Account: chain.AccountChange{
 			JWT:          given[string](d, "account_jwt"),
-			PublicKey:    given[string](d, "public_key"),
 			SigningSeeds: given[[]string](d, "signing_seeds"),
 		},
 		User: chain.UserChange{
+			JWT:        given[string](d, "user_jwt"),
 			Account:    given[string](d, "account"),
 			SigningKey: given[string](d, "signing_key"),
+			Expires:    given[time.Time](d, "expiration"),
+			NotBefore:  given[time.Time](d, "not_before"),
 			Nonce:      given[string](d, "nonce"),
+			Creds:      d.Get("creds").(bool),
 		},
 	}
 	if ttl := given[int](d, "ttl"); ttl != nil {

@@ -16,21 +16,19 @@ func (c *Chain) planAccount(ctx context.Context, s logical.Storage, name string,
 	if err != nil {
 		return nil, err
 	}
-	given, now := change.accountImport(), time.Now()
+	given := change.accountImport()
 	var entry *namedEntry
 	switch {
 	case given.any() && change.Config != nil:
 		return nil, fault.In("config", "is given with an account that was made elsewhere: import that first, then write its config")
 	case given.any():
-		if entry, err = given.account(name, stored, operator, now); err == nil && stored != nil {
-			err = entry.takePlaceOf(name, stored)
-		}
+		entry, err = c.planImport(ctx, s, name, stored, given, operator)
 	case stored != nil:
 		entry = stored.clone()
 	case !operator.signs():
 		return nil, fault.In("type", "account needs an operator in the mount: write config first; for an account of someone else's NATS give its public_key and signing_seeds")
 	default:
-		entry, err = generateAccount(now)
+		entry, err = generateAccount(time.Now())
 	}
 	if err != nil {
 		return nil, err
@@ -42,6 +40,12 @@ func (c *Chain) planAccount(ctx context.Context, s logical.Storage, name string,
 		if err := entry.takeConfig(*change.Config, change.Patch); err != nil {
 			return nil, err
 		}
+	}
+	if err := entry.takeName(name, change.NATSName, given.jwt != ""); err != nil {
+		return nil, err
+	}
+	if stored != nil && !given.any() {
+		entry.noteRemoved(stored)
 	}
 	if stored == nil {
 		err = c.checkNewIdentity(ctx, s, name, entry)
@@ -68,6 +72,22 @@ func (c *Chain) planAccount(ctx context.Context, s logical.Storage, name string,
 		return nil, err
 	}
 	return entry, c.checkAccount(ctx, s, name, entry)
+}
+
+// planImport is the account that is taken over from elsewhere, where the mount may
+// have it already.
+func (c *Chain) planImport(ctx context.Context, s logical.Storage, name string, stored *namedEntry, given accountImport, o *operator) (*namedEntry, error) {
+	entry, err := given.account(name, stored, o, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil {
+		return entry, c.checkDeleted(ctx, s, entry, given.force)
+	}
+	if entry.notes, err = entry.takePlaceOf(name, stored); err != nil {
+		return nil, err
+	}
+	return entry, c.checkUnscoped(ctx, s, name, stored, entry)
 }
 
 func generateAccount(now time.Time) (*namedEntry, error) {
@@ -106,6 +126,7 @@ func (c *Chain) changeAccount(ctx context.Context, s logical.Storage, name strin
 	if err := change(entry); err != nil {
 		return err
 	}
+	entry.noteRemoved(stored)
 	if same(stored, entry) {
 		return nil
 	}

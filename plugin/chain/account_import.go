@@ -14,15 +14,16 @@ import (
 type accountImport struct {
 	jwt, publicKey, seed string
 	signingSeeds         []string
+	force                bool
 }
 
 func (g Change) accountImport() accountImport {
 	var given accountImport
 	set(&given.jwt, g.Account.JWT)
-	set(&given.publicKey, g.Account.PublicKey)
+	set(&given.publicKey, g.PublicKey)
 	set(&given.seed, g.Seed)
 	set(&given.signingSeeds, g.Account.SigningSeeds)
-	given.jwt = strings.TrimSpace(given.jwt)
+	given.jwt, given.force = strings.TrimSpace(given.jwt), g.Force
 	return given
 }
 
@@ -101,13 +102,18 @@ func (e *namedEntry) takeSigningSeeds(seeds []string, now time.Time) error {
 		if !listed && !e.External {
 			return fault.In("signing_seeds", "number %d is that of %s, which account_jwt does not list as a signing key", i+1, key.Public())
 		}
-		taken := signingKey{PublicKey: key.Public(), Seed: key.Seed(), Created: now.Unix()}
-		if scoped, ok := scope.(*jwt.UserScope); ok && scoped != nil {
-			taken.Scope = scoped
-		}
+		taken := signingKey{PublicKey: key.Public(), Seed: key.Seed(), Created: now.Unix(), Scope: userScope(scope), Imported: !e.External}
 		taken.Name = e.freeKeyName(&taken)
 		e.Keys = append(e.Keys, taken)
 		delete(e.Claims.SigningKeys, key.Public())
+	}
+	return nil
+}
+
+// userScope is the scope of a key that claims list, nil of a plain one.
+func userScope(scope jwt.Scope) *jwt.UserScope {
+	if scoped, ok := scope.(*jwt.UserScope); ok && scoped != nil {
+		return scoped
 	}
 	return nil
 }
@@ -122,58 +128,4 @@ func (e *namedEntry) freeKeyName(key *signingKey) string {
 		return strings.ToLower(key.PublicKey)
 	}
 	return name
-}
-
-// takePlaceOf lets an account that is imported once more bring a later JWT or
-// further seeds.
-func (e *namedEntry) takePlaceOf(name string, stored *namedEntry) error {
-	if stored.PublicKey != e.PublicKey || stored.External != e.External {
-		return fault.In("name", "%q exists already: it is account %s", name, stored.PublicKey)
-	}
-	if e.Seed == "" {
-		e.Seed = stored.Seed
-	}
-	e.Former = stored.Former
-	imported := e.Keys
-	if !e.External && !e.isAfter(stored) {
-		e.NATSName, e.Claims, e.Imported, e.Keys = stored.NATSName, stored.Claims, stored.Imported, stored.clone().Keys
-		e.addListed(imported)
-		return nil
-	}
-	e.Keys = nil
-	for _, key := range stored.Keys {
-		delete(e.Claims.SigningKeys, key.PublicKey)
-		e.Keys = append(e.Keys, key)
-	}
-	for _, key := range imported {
-		if !e.hasKey(key.PublicKey) {
-			key.Name = e.freeKeyName(&key)
-			e.Keys = append(e.Keys, key)
-		}
-	}
-	return nil
-}
-
-// isAfter reports whether the account's JWT is later than the one that is stored.
-// Of an account that the mount made, every JWT was made of what is stored.
-func (e *namedEntry) isAfter(stored *namedEntry) bool {
-	return stored.Imported != nil && stored.Imported.isBefore(&jwt.ClaimsData{ID: e.Imported.ID, IssuedAt: e.Imported.IssuedAt})
-}
-
-// addListed adds those of the keys that the account's claims list, with the
-// scopes that they have there.
-func (e *namedEntry) addListed(keys []signingKey) {
-	for _, key := range keys {
-		scope, listed := e.Claims.SigningKeys[key.PublicKey]
-		if !listed {
-			continue
-		}
-		key.Scope = nil
-		if scoped, ok := scope.(*jwt.UserScope); ok && scoped != nil {
-			key.Scope = scoped
-		}
-		key.Name = e.freeKeyName(&key)
-		e.Keys = append(e.Keys, key)
-		e.forgetListed(key.PublicKey)
-	}
 }

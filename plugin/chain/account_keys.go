@@ -45,7 +45,7 @@ func (c *Chain) RotateKey(ctx context.Context, s logical.Storage, account, key, 
 		if err != nil {
 			return err
 		}
-		entry.forgetListed(added.PublicKey)
+		entry.takeListed(added)
 		return nil
 	})
 }
@@ -100,8 +100,8 @@ func (e *namedEntry) putKey(name, seed, config string, now time.Time) error {
 		e.ForeignUsers = true
 	}
 	added.Scope = scope
+	e.takeListed(&added)
 	e.Keys = append(e.Keys, added)
-	e.forgetListed(added.PublicKey)
 	return nil
 }
 

@@ -29,12 +29,16 @@ const (
 	pendingPrefix    = "pending/"    // accounts by public key that are to be delivered
 	pendingAllKey    = "pending-all" // all of them are
 	removedPrefix    = "removed/"    // accounts by public key that the servers were made to drop of late
+	deletedPrefix    = "deleted/"    // by public key, accounts that were imported and deleted here
 	retirePrefix     = "retire/"     // by time, accounts with a key whose overlap ends then
 	revokedPrefix    = "revoked/"    // by account, segments of its revocations
 )
 
 // SealWrapped lists the storage prefixes that hold seeds.
 func SealWrapped() []string { return []string{operatorEntryKey, namedPrefix} }
+
+// Stored lists the storage prefixes of what is given or made, and not derived.
+func Stored() []string { return []string{operatorEntryKey, namedPrefix, deletedPrefix, revokedPrefix} }
 
 // A Chain is the trust chain of one mount. Its methods may be called
 // concurrently.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
@@ -82,7 +83,47 @@ func (c *Chain) deleteStored(ctx context.Context, s logical.Storage, name string
 			return nil, err
 		}
 	}
+	if err := noteDeleted(ctx, s, entry, time.Now()); err != nil {
+		return nil, err
+	}
 	return entry, c.deleteAccount(ctx, s, name, entry)
+}
+
+// deletedAccount is what stays of an account that was imported and deleted here:
+// that import, repeated, does not bring it back.
+type deletedAccount struct {
+	importedJWT
+	At int64 `json:"at"` // Unix time
+}
+
+// noteDeleted is called before an account is deleted.
+func noteDeleted(ctx context.Context, s logical.Storage, entry *namedEntry, now time.Time) error {
+	if entry.Imported == nil {
+		return nil
+	}
+	return store.Write(ctx, s, deletedPrefix+entry.PublicKey, deletedAccount{*entry.Imported, now.Unix()})
+}
+
+// checkDeleted refuses to bring back what was deleted here, unless its JWT is a
+// later one or that is what is wanted.
+func (c *Chain) checkDeleted(ctx context.Context, s logical.Storage, entry *namedEntry, force bool) error {
+	if entry.Imported == nil || force {
+		return nil
+	}
+	deleted, err := store.Read[deletedAccount](ctx, s, deletedPrefix+entry.PublicKey)
+	if deleted == nil || err != nil || deleted.isBefore(&jwt.ClaimsData{ID: entry.Imported.ID, IssuedAt: entry.Imported.IssuedAt}) {
+		return err
+	}
+	return fault.Conflict("account_jwt", "is of account %s, which was deleted here at %s: with force=true it is taken over all the same, and so it is once its JWT is a later one",
+		entry.PublicKey, time.Unix(deleted.At, 0).UTC().Format(time.RFC3339))
+}
+
+// forgetDeleted is called once an account is stored.
+func forgetDeleted(ctx context.Context, s logical.Storage, entry *namedEntry) error {
+	if entry.Imported == nil {
+		return nil
+	}
+	return store.Delete(ctx, s, deletedPrefix+entry.PublicKey)
 }
 
 func checkUnused(ctx context.Context, s logical.Storage, name string, roles []string) error {

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/nats-io/jwt/v2"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -30,19 +33,30 @@ type namedEntry struct {
 	// may be user JWTs that were not issued here, and perhaps never expire.
 	ForeignUsers bool `json:"foreign_users,omitempty"`
 
-	// Of an account.
 	NATSName string       `json:"nats_name,omitempty"` // in its JWT, if not the name it has here
-	Claims   *jwt.Account `json:"claims,omitempty"`    // without the signing keys below
+	Imported *importedJWT `json:"imported,omitempty"`  // the latest account_jwt or user_jwt that was taken over
+
+	// Of an account.
+	Claims   *jwt.Account `json:"claims,omitempty"` // without the signing keys below
 	Keys     []signingKey `json:"keys,omitempty"`
 	External bool         `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
-	Imported *importedJWT `json:"imported,omitempty"` // the latest account_jwt that was taken over
 	Former   string       `json:"former,omitempty"`   // of the system account: seed of its plain signing key before the present one
+
+	// Removed are keys of account_jwt, by public key, that were taken out here. A
+	// later account_jwt lists them still, as long as only the mount knows why.
+	Removed []string `json:"removed,omitempty"`
 
 	// Of a user.
 	Account    string    `json:"account,omitempty"`
 	User       *jwt.User `json:"user,omitempty"`
 	SigningKey string    `json:"signing_key,omitempty"` // name of the account's key that signs it
 	TTL        int64     `json:"ttl,omitempty"`         // life of its JWTs in seconds; 0 for the mount's default
+	Expires    int64     `json:"expires,omitempty"`     // Unix time that no JWT of it outlives; 0: there is none
+	NotBefore  int64     `json:"not_before,omitempty"`  // Unix time from which on its JWTs are good; 0: from the first on
+
+	// Of the write that made it, and not stored.
+	notes []string // for whoever wrote
+	fresh bool     // the key was made by it
 }
 
 // signingKey is a key of an account that is listed in its JWT.
@@ -52,6 +66,7 @@ type signingKey struct {
 	PublicKey string         `json:"public_key"`
 	Seed      string         `json:"seed,omitempty"` // empty once it has been rotated away
 	Scope     *jwt.UserScope `json:"scope,omitempty"`
+	Imported  bool           `json:"imported,omitempty"`  // account_jwt lists it; else only the mount knows it
 	Created   int64          `json:"created"`             // Unix time
 	RetireAt  int64          `json:"retire_at,omitempty"` // Unix time until which users signed with it are let in; 0: it signs
 }
@@ -90,7 +105,7 @@ func (e *namedEntry) mayHaveForeignUsers() bool {
 // clone is a copy that can be changed without the original.
 func (e *namedEntry) clone() *namedEntry {
 	copied := *e
-	copied.Keys = slices.Clone(e.Keys)
+	copied.Keys, copied.Removed = slices.Clone(e.Keys), slices.Clone(e.Removed)
 	return &copied
 }
 
@@ -113,7 +128,25 @@ func (e *namedEntry) claims() *jwt.Account {
 	return &claims
 }
 
-// natsName is the account's name in its JWT.
+// takeName sets the name in the JWT, if one is given. The one that stands for the
+// name here is not kept.
+func (e *namedEntry) takeName(name string, given *string, held bool) error {
+	switch {
+	case given == nil:
+		return nil
+	case held:
+		return fault.In("nats_name", "is given with the JWT, which holds it")
+	case strings.ContainsFunc(*given, unicode.IsControl):
+		return fault.In("nats_name", "has a control character in it")
+	case *given == name:
+		e.NATSName = ""
+	default:
+		e.NATSName = *given
+	}
+	return nil
+}
+
+// natsName is the name of the account or user in its JWT.
 func (e *namedEntry) natsName(name string) string {
 	if e.NATSName != "" {
 		return e.NATSName
@@ -139,20 +172,52 @@ func (e *namedEntry) hasKey(public string) bool {
 	return public == e.PublicKey
 }
 
-// forgetListed takes a key that the mount has from now on out of those that the
-// account's config lists.
-func (e *namedEntry) forgetListed(public string) {
-	if _, listed := e.Claims.SigningKeys[public]; !listed {
+// takeListed takes a key that the mount has from now on out of those that the
+// account's config lists, and notes whether account_jwt has it.
+func (e *namedEntry) takeListed(key *signingKey) {
+	public := key.PublicKey
+	_, listed := e.Claims.SigningKeys[public]
+	key.Imported = e.Imported != nil && (listed || slices.Contains(e.Removed, public))
+	if !listed {
 		return
 	}
 	claims := *e.Claims
 	claims.SigningKeys = jwt.SigningKeys{}
-	for key, scope := range e.Claims.SigningKeys {
-		if key != public {
-			claims.SigningKeys[key] = scope
+	for other, scope := range e.Claims.SigningKeys {
+		if other != public {
+			claims.SigningKeys[other] = scope
 		}
 	}
 	e.Claims = &claims
+}
+
+// lists reports whether the account's JWT lists the signing key.
+func (e *namedEntry) lists(public string) bool {
+	if _, listed := e.Claims.SigningKeys[public]; listed {
+		return true
+	}
+	return slices.ContainsFunc(e.Keys, func(key signingKey) bool { return key.PublicKey == public })
+}
+
+// noteRemoved keeps in mind which keys of account_jwt a change takes out.
+func (e *namedEntry) noteRemoved(before *namedEntry) {
+	if e.Imported == nil {
+		return
+	}
+	e.Removed = slices.DeleteFunc(e.Removed, e.lists)
+	for _, key := range before.Keys {
+		e.noteIfRemoved(key.PublicKey, key.Imported)
+	}
+	for public := range before.Claims.SigningKeys {
+		e.noteIfRemoved(public, true)
+	}
+	slices.Sort(e.Removed)
+}
+
+func (e *namedEntry) noteIfRemoved(public string, imported bool) {
+	if imported && !e.lists(public) && !slices.Contains(e.Removed, public) {
+		e.Removed = append(e.Removed, public)
+	}
 }
 
 // hasGatedExports reports whether there are exports that take an activation token

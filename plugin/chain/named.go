@@ -17,17 +17,19 @@ type Named struct {
 	Name      string
 	Type      string // TypeAccount or TypeUser
 	PublicKey string
-	SeedSet   bool // the mount has the identity key
+	SeedSet   bool   // the mount has the identity key
+	NATSName  string // in its JWT
 
 	// Of an account.
-	NATSName string // in its JWT
-	External bool   // someone else operates its NATS: the mount delivers nothing
+	External bool // someone else operates its NATS: the mount delivers nothing
 	Keys     []SigningKey
 
 	// Of a user.
 	Account    string        // its name
 	SigningKey string        // name of the account's key that signs it
 	TTL        time.Duration // life of its JWTs; 0 for the mount's default
+	Expires    time.Time     // that no JWT of it outlives; the zero time for none
+	NotBefore  time.Time     // from which on its JWTs are good; the zero time for at once
 
 	entry *namedEntry
 }
@@ -97,12 +99,14 @@ func (e *namedEntry) view(name string) (*Named, error) {
 		Account:    e.Account,
 		SigningKey: e.SigningKey,
 		TTL:        time.Duration(e.TTL) * time.Second,
+		Expires:    unixTime(e.Expires),
+		NotBefore:  unixTime(e.NotBefore),
+		NATSName:   e.natsName(name),
 		entry:      e,
 	}
 	if e.Type == TypeUser {
 		return view, nil
 	}
-	view.NATSName = e.natsName(name)
 	for i := range e.Keys {
 		key, err := e.Keys[i].view()
 		if err != nil {
@@ -111,6 +115,14 @@ func (e *namedEntry) view(name string) (*Named, error) {
 		view.Keys = append(view.Keys, key)
 	}
 	return view, nil
+}
+
+// unixTime is the zero time for 0.
+func unixTime(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0)
 }
 
 func (k *signingKey) view() (SigningKey, error) {

@@ -15,80 +15,6 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
-// planUser is the user as the write makes it, checked.
-func (c *Chain) planUser(ctx context.Context, s logical.Storage, stored *namedEntry, change Change) (*namedEntry, error) {
-	entry, err := change.userBefore(stored)
-	if err != nil {
-		return nil, err
-	}
-	if change.Config != nil {
-		if err := entry.takeConfig(*change.Config, change.Patch); err != nil {
-			return nil, err
-		}
-	}
-	set(&entry.SigningKey, change.User.SigningKey)
-	if entry.SigningKey == "" {
-		entry.SigningKey = DefaultKey
-	}
-	set(&entry.TTL, change.User.TTL)
-	account, err := readNamed(ctx, s, entry.Account)
-	if err != nil {
-		return nil, err
-	}
-	if account == nil || account.Type != TypeAccount {
-		return nil, fault.In("account", "%q does not exist: write it at jwt/%s first", entry.Account, entry.Account)
-	}
-	if issuer := entry.User.IssuerAccount; issuer != "" && issuer != account.PublicKey {
-		return nil, fault.In("config", "has the issuer_account %s, but account %q is %s", issuer, entry.Account, account.PublicKey)
-	}
-	entry.User.IssuerAccount = ""
-	operator, err := c.operator(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := account.userSigner(entry, operator); err != nil {
-		return nil, err
-	}
-	if !account.External && account.Claims.Limits.DisallowBearer && account.makesBearer(entry) {
-		return nil, fault.In("config", "has bearer_token, which disallow_bearer of account %q forbids: nats-server would refuse the user", entry.Account)
-	}
-	_, err = entry.userClaims(account)
-	return entry, err
-}
-
-// userBefore is the user that the write changes, or a new one.
-func (g Change) userBefore(stored *namedEntry) (*namedEntry, error) {
-	account := ""
-	set(&account, g.User.Account)
-	if stored != nil {
-		if account != "" && account != stored.Account {
-			return nil, fault.In("account", "cannot be changed: the user belongs to account %q; delete it and create another", stored.Account)
-		}
-		if g.Seed != nil && *g.Seed != stored.Seed {
-			return nil, fault.In("seed", "cannot be changed: the user has its key; delete it and create another")
-		}
-		entry := stored.clone()
-		user := *stored.User
-		entry.User = &user
-		return entry, nil
-	}
-	if account == "" {
-		return nil, fault.In("account", "is missing: a user belongs to an account")
-	}
-	key, err := trust.Generate(trust.User)
-	if g.Seed != nil {
-		key, err = trust.ParseSeed(trust.User, *g.Seed)
-	}
-	if err != nil {
-		return nil, fault.In("seed", "%s", err)
-	}
-	user, err := trust.ParseUserConfig([]byte("{}"))
-	if err != nil {
-		return nil, err
-	}
-	return &namedEntry{Type: TypeUser, PublicKey: key.Public(), Seed: key.Seed(), Account: account, User: user, ForeignUsers: g.Seed != nil}, nil
-}
-
 // userClaims is the "nats" claim of the user's JWT. nats-server refuses a user
 // of a scoped key that has permissions or limits of its own.
 func (e *namedEntry) userClaims(account *namedEntry) ([]byte, error) {
@@ -121,7 +47,9 @@ func (c *Chain) storeUser(ctx context.Context, s logical.Storage, name string, s
 }
 
 // UserJWT signs a new JWT of a named user. It lives as long as the user's ttl
-// says, by default for initial, and for most at most.
+// says, by default for initial, for most at most, and to the user's end. There is
+// none of a user who has ended by then, or who has not started when it would end:
+// it is empty, and the time is that of the end or start.
 func (c *Chain) UserJWT(ctx context.Context, s logical.Storage, user *Named, now time.Time, initial, most time.Duration) (token string, expires time.Time, err error) {
 	account, err := readNamed(ctx, s, user.Account)
 	if err != nil {
@@ -147,6 +75,14 @@ func (c *Chain) UserJWT(ctx context.Context, s logical.Storage, user *Named, now
 		ttl = user.TTL
 	}
 	expires = now.Add(min(ttl, most)).Truncate(time.Second)
+	switch {
+	case !user.Expires.IsZero() && !now.Before(user.Expires):
+		return "", user.Expires, nil
+	case !user.NotBefore.IsZero() && !expires.After(user.NotBefore):
+		return "", user.NotBefore, nil
+	case !user.Expires.IsZero() && user.Expires.Before(expires):
+		expires = user.Expires
+	}
 	opened, err := c.Account(ctx, s, user.Account)
 	if err != nil {
 		return "", time.Time{}, err
@@ -156,8 +92,18 @@ func (c *Chain) UserJWT(ctx context.Context, s logical.Storage, user *Named, now
 		return "", time.Time{}, err
 	}
 	issued := time.Unix(max(now.Unix(), notBefore), 0)
-	token, err = trust.UserToken{Issuer: signer, Subject: user.PublicKey, Name: user.Name, IssuedAt: issued, Expires: expires, NATS: claims}.Encode()
+	token, err = trust.UserToken{Issuer: signer, Subject: user.PublicKey, Name: user.NATSName,
+		IssuedAt: issued, Expires: expires, Begins: user.NotBefore, NATS: claims}.Encode()
 	return token, expires, err
+}
+
+// Creds is the creds file with a JWT of a user whose key the write that created it
+// has made. That write is the only one that may give the key out.
+func (n *Named) Creds(token string) (string, error) {
+	if n.Type != TypeUser || !n.entry.fresh {
+		return "", fault.In("creds", "can be given only as the user is created")
+	}
+	return trust.Creds(token, n.entry.Seed), nil
 }
 
 // SignNonce signs a nats-server's challenge with a user's key, in standard
@@ -168,6 +114,9 @@ func (n *Named) SignNonce(nonce string) (string, error) {
 	}
 	if nonce == "" {
 		return "", fault.In("nonce", "is empty")
+	}
+	if n.entry.Seed == "" {
+		return "", fault.In("name", "%q was made of a public key alone: whoever has the key signs", n.Name)
 	}
 	key, err := trust.ParseSeed(trust.User, n.entry.Seed)
 	if err != nil {

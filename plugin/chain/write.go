@@ -3,6 +3,8 @@ package chain
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/nats-io/jwt/v2"
@@ -13,18 +15,20 @@ import (
 // A Change is what a write of an account or user gives; what is nil or empty
 // stays as it is, or is the default.
 type Change struct {
-	Type    string  // TypeAccount or TypeUser; of one that exists it may be empty
-	Config  *string // the "nats" claim of its JWT
-	Patch   bool    // Config is a JSON merge patch (RFC 7396) of the present one
-	Seed    *string // of the identity key
-	Account AccountChange
-	User    UserChange
+	Type      string  // TypeAccount or TypeUser; of one that exists it may be empty
+	Config    *string // the "nats" claim of its JWT
+	Patch     bool    // Config is a JSON merge patch (RFC 7396) of the present one
+	NATSName  *string // its name in its JWT
+	Seed      *string // of the identity key
+	PublicKey *string // of an account of someone else's NATS, or of a user whose key is elsewhere
+	Force     bool    // take over what was deleted here
+	Account   AccountChange
+	User      UserChange
 }
 
 // AccountChange is what only an account has.
 type AccountChange struct {
 	JWT          *string   // the field account_jwt
-	PublicKey    *string   // of an account of someone else's NATS
 	SigningSeeds *[]string // the field signing_seeds
 
 	// Check may refuse what the account is to be, on behalf of those who depend on
@@ -34,10 +38,14 @@ type AccountChange struct {
 
 // UserChange is what only a user has.
 type UserChange struct {
-	Account    *string // its name
-	SigningKey *string // name of the account's key that signs it
-	TTL        *int64  // life of its JWTs, in seconds
-	Nonce      *string // that its key is to sign: it is not stored
+	JWT        *string    // the field user_jwt
+	Account    *string    // its name
+	SigningKey *string    // name of the account's key that signs it
+	TTL        *int64     // life of its JWTs, in seconds
+	Expires    *time.Time // that no JWT of it outlives; Unix time 0 for none
+	NotBefore  *time.Time // from which on its JWTs are good; Unix time 0 for at once
+	Nonce      *string    // that its key is to sign: it is not stored
+	Creds      bool       // its new key is to be given out: see Named.Creds
 }
 
 // Write creates or changes the account or user of that name, and says whether
@@ -57,7 +65,7 @@ func (c *Chain) Write(ctx context.Context, s logical.Storage, name string, chang
 	if kind == TypeAccount {
 		entry, err = c.planAccount(ctx, s, name, stored, change)
 	} else {
-		entry, err = c.planUser(ctx, s, stored, change)
+		entry, err = c.planUser(ctx, s, name, stored, change)
 	}
 	if err != nil {
 		return nil, false, err
@@ -69,7 +77,10 @@ func (c *Chain) Write(ctx context.Context, s logical.Storage, name string, chang
 	if kind == TypeUser {
 		return view, true, c.storeUser(ctx, s, name, stored, entry)
 	}
-	return view, true, c.storeAccount(ctx, s, name, entry)
+	if err := c.storeAccount(ctx, s, name, entry); err != nil {
+		return nil, false, err
+	}
+	return view, true, forgetDeleted(ctx, s, entry)
 }
 
 // kind is the type of what the change is about, once it is known that the change
@@ -95,14 +106,14 @@ func (g Change) kind(name string, stored *namedEntry) (string, error) {
 func (g Change) refuseFieldsOf(kind string) error {
 	other := TypeUser
 	fields := []givenField{
-		{"account", g.User.Account != nil}, {"signing_key", g.User.SigningKey != nil},
-		{"ttl", g.User.TTL != nil}, {"nonce", g.User.Nonce != nil},
+		{"user_jwt", g.User.JWT != nil}, {"account", g.User.Account != nil}, {"signing_key", g.User.SigningKey != nil},
+		{"ttl", g.User.TTL != nil}, {"expiration", g.User.Expires != nil}, {"not_before", g.User.NotBefore != nil},
+		{"nonce", g.User.Nonce != nil}, {"creds", g.User.Creds},
 	}
 	if kind == TypeUser {
 		other = TypeAccount
 		fields = []givenField{
-			{"account_jwt", g.Account.JWT != nil}, {"public_key", g.Account.PublicKey != nil},
-			{"signing_seeds", g.Account.SigningSeeds != nil},
+			{"account_jwt", g.Account.JWT != nil}, {"signing_seeds", g.Account.SigningSeeds != nil},
 		}
 	}
 	for _, field := range fields {
@@ -120,8 +131,9 @@ type givenField struct {
 
 // warnings are the things about an entry that are allowed and rarely meant.
 func (e *namedEntry) warnings(name string) []string {
+	warnings := slices.Clone(e.notes)
 	if e.Type == TypeAccount && e.key(DefaultKey) == nil && e.Seed == "" {
-		return []string{fmt.Sprintf("account %q has no signing key that logins can be signed with: give its seed at jwt/%s/keys/%s", name, name, DefaultKey)}
+		warnings = append(warnings, fmt.Sprintf("account %q has no signing key that logins can be signed with: give its seed at jwt/%s/keys/%s", name, name, DefaultKey))
 	}
-	return nil
+	return warnings
 }

@@ -1,6 +1,6 @@
 // Package fault is what every layer of the plugin returns for a fault in what
-// the caller wrote. Only the paths turn it into an answer, with status 400; any
-// other error is the server's.
+// the caller wrote. Only the paths turn it into an answer, with status 400, or 409
+// for a conflict; any other error is the server's.
 package fault
 
 import (
@@ -13,6 +13,10 @@ import (
 type Error struct {
 	Field string // the request's field, as the caller spells it; empty if Fault names it
 	Fault string // what is wrong with its value
+
+	// Conflict: nothing is wrong with it, but that what was done here since stands
+	// against it. Whoever brings many things can pass over such a one.
+	Conflict bool
 }
 
 func (e *Error) Error() string {
@@ -28,6 +32,11 @@ func In(field, format string, args ...any) error {
 	return &Error{Field: field, Fault: fmt.Sprintf(format, args...)}
 }
 
+// Conflict is In for a conflict.
+func Conflict(field, format string, args ...any) error {
+	return &Error{Field: field, Fault: fmt.Sprintf(format, args...), Conflict: true}
+}
+
 // New says what is wrong where the text names what is at fault itself.
 func New(format string, args ...any) error { return In("", format, args...) }
 
@@ -39,6 +48,9 @@ func CheckName(field, name string) error {
 	}
 	if !nameForm.MatchString(name) {
 		return In(field, "%q is not a name: only letters, digits, '_', '-' and '.' may stand in it, and it begins and ends with a letter, a digit or '_'", name)
+	}
+	if strings.Contains(name, "..") {
+		return In(field, "%q has two dots in a row, under which Vault stores nothing", name)
 	}
 	return nil
 }
