@@ -55,6 +55,7 @@ type backend struct {
 
 	delivery deliverer
 	pacer    pacer // of revocations
+	dry      bool  // it is there for a dry run: nothing is delivered
 }
 
 // Factory makes the backend of one mount; Vault calls it when the mount is

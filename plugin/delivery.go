@@ -32,7 +32,7 @@ type deliverer struct {
 func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 	b.delivery.mu.Lock()
 	defer b.delivery.mu.Unlock()
-	if b.background.Err() != nil || !b.writesAllowed() {
+	if b.dry || b.background.Err() != nil || !b.writesAllowed() {
 		return nil
 	}
 	settings, err := b.chain.DeliverySettings(ctx, s)

@@ -32,7 +32,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		Type:        framework.TypeString,
 		Description: "Account of roles that are written without one, as by tools made for Vault's own methods. Default: a role must name one.",
 	}
-	return []*framework.Path{{
+	return []*framework.Path{b.withDryRun(&framework.Path{
 		Pattern:      "config$",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields:       fields,
@@ -52,7 +52,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		},
 		HelpSynopsis:    "Configure the NATS operator and the default issuer of workload tokens.",
 		HelpDescription: configHelp,
-	}}
+	})}
 }
 
 func configResponse() map[string]*framework.FieldSchema {

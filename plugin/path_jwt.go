@@ -37,7 +37,7 @@ func (b *backend) pathsJWT() []*framework.Path {
 }
 
 func (b *backend) pathJWTName() *framework.Path {
-	return &framework.Path{
+	return b.withDryRun(&framework.Path{
 		Pattern:      "jwt/(?P<name>.+)",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwt", ItemType: "Account or user", Action: "Create"},
 		Fields:       jwtFields(),
@@ -71,7 +71,7 @@ func (b *backend) pathJWTName() *framework.Path {
 		ExistenceCheck:  b.jwtExists,
 		HelpSynopsis:    "Manage a NATS account, or a NATS user whose key stays in the mount.",
 		HelpDescription: jwtHelp,
-	}
+	}, "assume")
 }
 
 func nameField() *framework.FieldSchema {

@@ -15,7 +15,7 @@ import (
 )
 
 func (b *backend) pathsJWTKeys() []*framework.Path {
-	return []*framework.Path{{
+	return []*framework.Path{b.withDryRun(&framework.Path{
 		Pattern:      "jwt/(?P<name>[^/]+)/keys/(?P<key>.+)",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "signing-key"},
 		Fields: map[string]*framework.FieldSchema{
@@ -50,7 +50,7 @@ func (b *backend) pathsJWTKeys() []*framework.Path {
 		},
 		HelpSynopsis:    "Manage a signing key of an account.",
 		HelpDescription: keysHelp,
-	}}
+	})}
 }
 
 func signingKeyResponse() map[string]*framework.FieldSchema {
