@@ -2,21 +2,27 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/http"
 	"regexp"
 	"strings"
 
 	"github.com/hashicorp/vault/api"
 )
 
-// An importer makes the steps of a plan.
+// An importer makes the steps of a plan, or has the mount say what would become of
+// them.
 type importer struct {
-	vault *api.Logical // nil: only show the steps
-	mount string       // path of the mount, as auth/nats
+	vault *api.Logical
+	mount string // path of the mount, as auth/nats
+	dry   bool
 	out   io.Writer
 
-	keyNames map[string]map[string]string // by account, then public key
+	lost map[*step]string // why a step was not made
 }
 
 // A tally counts steps by what became of them.
@@ -24,9 +30,9 @@ type tally struct{ done, skipped, failed int }
 
 // run makes the steps in turn. Without the operator nothing else can be
 // imported; any other failure leaves the rest to be done.
-func (i *importer) run(ctx context.Context, steps []step) (tally, error) {
+func (i *importer) run(ctx context.Context, steps []*step) (tally, error) {
 	var t tally
-	i.keyNames = map[string]map[string]string{}
+	i.lost = map[*step]string{}
 	for n, s := range steps {
 		_, _ = fmt.Fprintf(i.out, "[%d/%d] %s %s", n+1, len(steps), s.kind, s.name)
 		if s.skip != "" {
@@ -35,22 +41,21 @@ func (i *importer) run(ctx context.Context, steps []step) (tally, error) {
 			continue
 		}
 		_, _ = fmt.Fprintf(i.out, " -> %s/%s: %s\n", i.mount, s.path, s.holds)
-		if i.vault == nil {
-			t.done++
-			continue
-		}
-		warnings, err := i.write(ctx, s)
-		for _, warning := range warnings {
-			_, _ = fmt.Fprintf(i.out, "    warning: %s\n", withoutSeeds(warning))
-		}
+		err := i.makeStep(ctx, s)
+		var left leftOut
 		switch {
 		case err == nil:
 			t.done++
 		case ctx.Err() != nil:
 			return t, ctx.Err()
+		case errors.As(err, &left):
+			t.skipped++
+			i.lost[s] = "is left out"
+			i.say("left out", left.Error())
 		default:
 			t.failed++
-			_, _ = fmt.Fprintf(i.out, "    failed: %s\n", withoutSeeds(err.Error()))
+			i.lost[s] = "could not be imported"
+			i.say("failed", err.Error())
 		}
 		if err != nil && s.kind == "operator" {
 			return t, fmt.Errorf("the operator could not be imported")
@@ -59,54 +64,96 @@ func (i *importer) run(ctx context.Context, steps []step) (tally, error) {
 	return t, nil
 }
 
-func (i *importer) write(ctx context.Context, s step) (warnings []string, err error) {
-	if s.signer != nil && s.signer.key != "" {
-		name, err := i.keyName(ctx, *s.signer)
-		if err != nil {
-			return nil, err
+// leftOut is why the mount passes something over: what was done there since
+// stands against it.
+type leftOut string
+
+func (l leftOut) Error() string { return string(l) }
+
+func (i *importer) say(what, text string) {
+	_, _ = fmt.Fprintf(i.out, "    %s: %s\n", what, strings.ReplaceAll(withoutSeeds(text), "\n", "\n        "))
+}
+
+func (i *importer) makeStep(ctx context.Context, s *step) error {
+	for _, needed := range s.after {
+		switch why := i.lost[needed]; {
+		case why == "is left out":
+			return leftOut("its " + needed.kind + " is left out")
+		case why != "":
+			return fmt.Errorf("its %s %s", needed.kind, why)
 		}
-		s.data["signing_key"] = name
 	}
-	secret, err := i.vault.WriteWithContext(ctx, i.mount+"/"+s.path, s.data)
-	if err != nil || secret == nil {
-		return nil, err
-	}
-	return secret.Warnings, nil
-}
-
-// keyName asks the mount how it calls an account's signing key.
-func (i *importer) keyName(ctx context.Context, s signer) (string, error) {
-	if i.keyNames[s.account] == nil {
-		secret, err := i.vault.ReadWithContext(ctx, i.mount+"/jwt/"+s.account)
-		if err != nil {
-			return "", err
+	data := s.data
+	if i.dry {
+		var err error
+		if data, err = s.dryRun(); err != nil {
+			return err
 		}
-		i.keyNames[s.account] = namesOf(secret)
 	}
-	name := i.keyNames[s.account][s.key]
-	if name == "" {
-		return "", fmt.Errorf("the mount does not have the signing key %s of account %s", s.key, s.account)
+	secret, err := i.vault.WriteWithContext(ctx, i.mount+"/"+s.path, data)
+	if err != nil {
+		return refusal(err)
 	}
-	return name, nil
+	if secret != nil {
+		for _, warning := range secret.Warnings {
+			i.say("warning", warning)
+		}
+	}
+	if i.dry {
+		return i.readDryRun(secret)
+	}
+	return nil
 }
 
-// namesOf reads the names of an account's signing keys, by public key.
-func namesOf(secret *api.Secret) map[string]string {
-	names := map[string]string{}
-	if secret == nil {
-		return names
+// refusal is what the mount says, without the request around it.
+func refusal(err error) error {
+	var answer *api.ResponseError
+	if !errors.As(err, &answer) || len(answer.Errors) == 0 {
+		return err
 	}
-	keys, _ := secret.Data["signing_keys"].([]any)
-	for _, key := range keys {
-		k, _ := key.(map[string]any)
-		public, _ := k["public_key"].(string)
-		name, _ := k["name"].(string)
-		names[public] = name
+	text := strings.Join(answer.Errors, ", ")
+	switch answer.StatusCode {
+	case http.StatusConflict:
+		return leftOut(text)
+	case http.StatusBadRequest:
+		return errors.New(text)
+	default:
+		return fmt.Errorf("%s (status %d)", text, answer.StatusCode)
 	}
-	return names
 }
 
-var seedForm = regexp.MustCompile(`S[OAU][A-Z2-7]{56}`)
+// dryRun is what is sent to ask for a step. The mount is to take those that come
+// before it as made, as they may not be.
+func (s *step) dryRun() (map[string]any, error) {
+	data := maps.Clone(s.data)
+	data["dry_run"] = true
+	if len(s.after) == 0 {
+		return data, nil
+	}
+	type write struct {
+		Path string         `json:"path"`
+		Data map[string]any `json:"data"`
+	}
+	var before []write
+	for _, needed := range s.after {
+		before = append(before, write{needed.path, needed.data})
+	}
+	text, err := json.Marshal(before)
+	data["assume"] = string(text)
+	return data, err
+}
+
+func (i *importer) readDryRun(secret *api.Secret) error {
+	if secret == nil || secret.Data["dry_run"] != true {
+		return errors.New("the mount does not know dry_run, so this may have been written: it has another version than nsc-import")
+	}
+	if secret.Data["changes"] == false {
+		_, _ = fmt.Fprintln(i.out, "    the mount has it already, and nothing would change")
+	}
+	return nil
+}
+
+var seedForm = regexp.MustCompile(`S[OAUX][A-Z2-7]{56}`)
 
 // withoutSeeds makes sure of it, whatever a server answers.
 func withoutSeeds(text string) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -70,7 +71,10 @@ func (m *mountedPlugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	resp, err := m.request(operation, path, data)
 	answer, status := map[string]any{}, http.StatusOK
+	var coded logical.HTTPCodedError
 	switch {
+	case errors.As(err, &coded):
+		answer["errors"], status = []string{err.Error()}, coded.Code()
 	case err != nil:
 		answer["errors"], status = []string{err.Error()}, http.StatusInternalServerError
 	case resp.IsError():
@@ -187,7 +191,10 @@ func TestARunningNATSGoesOnUnderTheImportedOperator(t *testing.T) {
 	out, err := runImport(t, h, "-n")
 	require.NoError(t, err)
 	require.Contains(t, out, "7 would be imported, 0 left out, 0 failed")
-	require.Zero(t, m.writes)
+	require.NotContains(t, out, "nothing would change")
+	stored, err := m.storage.List(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, stored)
 	out, err = runImport(t, h)
 	require.NoError(t, err, out)
 	require.Contains(t, out, "7 imported, 0 left out, 0 failed")
@@ -233,6 +240,9 @@ func TestARunningNATSGoesOnUnderTheImportedOperator(t *testing.T) {
 
 	out, err = runImport(t, h)
 	require.NoError(t, err, "to import again is harmless: %s", out)
+	out, err = runImport(t, h, "-n")
+	require.NoError(t, err)
+	require.Equal(t, 7, strings.Count(out, "nothing would change"))
 }
 
 func TestAFailureOfOneLeavesTheOthersToBeImported(t *testing.T) {
@@ -246,11 +256,14 @@ func TestAFailureOfOneLeavesTheOthersToBeImported(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Error())
 
-	out, err := runImport(t, h)
+	out, err := runImport(t, h, "-n")
+	require.ErrorContains(t, err, "2 could not be imported")
+	require.Contains(t, out, "3 would be imported, 0 left out, 2 failed")
+	out, err = runImport(t, h)
 	require.ErrorContains(t, err, "2 could not be imported")
 	require.Contains(t, out, "3 imported, 0 left out, 2 failed")
 	require.Contains(t, out, `"orders" exists already`)
-	require.Contains(t, out, "the mount does not have the signing key "+h.public(orders.signer))
+	require.Contains(t, out, "failed: its account could not be imported")
 	m.read("jwt/billing_team")
 }
 
@@ -321,4 +334,84 @@ func TestAUserOfAThousandSubjectsAndAnAccountOfAThousandKeysAreImported(t *testi
 	require.NoError(t, err)
 	require.Equal(t, 1501, len(user.Pub.Allow))
 	require.Equal(t, 1102, len(m.read("jwt/many")["signing_keys"].([]map[string]any)))
+}
+
+// What the mount would refuse is said before anything is in it, and what was done
+// in it since stays.
+func TestTheDryRunSaysWhatTheImportWillDo(t *testing.T) {
+	h, _, orders, billing := acme(t)
+	h.user(orders, "app", orders.signer)
+	h.user(orders, "wide", orders.scoped, func(c *jwt.UserClaims) { c.Name = ">" })
+	h.user(billing, "odd", billing.scoped, func(c *jwt.UserClaims) { c.Pub.Allow.Add("x") })
+	m := newMount(t)
+	last := func(out string) string { return out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:] }
+	lines := func(out string) []string {
+		var kept []string
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+			if !strings.Contains(line, "nothing would change") && !strings.Contains(line, "not delivered") && !strings.Contains(line, "not connected") {
+				kept = append(kept, line)
+			}
+		}
+		return kept[:len(kept)-1]
+	}
+	both := func() string {
+		dry, err := runImport(t, h, "-n")
+		require.Error(t, err)
+		out, err := runImport(t, h)
+		require.Error(t, err)
+		require.Equal(t, lines(out), lines(dry))
+		require.Equal(t, strings.Replace(last(out), " imported", " would be imported", 1), last(dry))
+		return out
+	}
+	out := both()
+	require.Contains(t, last(out), "5 imported, 0 left out, 2 failed")
+	require.Contains(t, out, `failed: nats_name is ">"`)
+	require.Contains(t, out, "failed: user_jwt has permissions or limits, and is signed by a scoped key")
+
+	for _, path := range []string{"jwt/orders.app", "jwt/billing_team"} {
+		_, err := m.request(logical.DeleteOperation, path, nil)
+		require.NoError(t, err)
+	}
+	out = both()
+	require.Contains(t, last(out), "3 imported, 3 left out, 1 failed")
+	require.Contains(t, out, "left out: account_jwt is of account "+billing.id+", which was deleted here at ")
+	require.Contains(t, out, "left out: its account is left out")
+	require.Contains(t, out, "left out: user_jwt is of user ")
+}
+
+func TestAMountThatDoesNotKnowDryRunsIsNotAskedOnceMore(t *testing.T) {
+	h, _, _, _ := acme(t)
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = w.Write([]byte(`{"data":{"operator_jwt":"x"}}`))
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("VAULT_ADDR", server.URL)
+	t.Setenv("VAULT_TOKEN", "a token")
+	out, err := runImport(t, h, "-n")
+	require.ErrorContains(t, err, "the operator could not be imported")
+	require.Contains(t, out, "the mount does not know dry_run, so this may have been written")
+	require.Equal(t, 1, asked)
+}
+
+func TestAUserComesWithAllThatItsJWTSays(t *testing.T) {
+	h, _, orders, _ := acme(t)
+	h.user(orders, "mute", orders.signer, func(c *jwt.UserClaims) { c.NatsLimits, c.Name = jwt.NatsLimits{}, "mute *" })
+	key, token := h.user(orders, "elsewhere", orders.scoped)
+	h.lose(key)
+	m := newMount(t)
+	out, err := runImport(t, h)
+	require.NoError(t, err, out)
+	mute, err := jwt.DecodeUserClaims(m.read("jwt/orders.mute")["jwt"].(string))
+	require.NoError(t, err)
+	require.Equal(t, jwt.NatsLimits{}, mute.NatsLimits, "0 is not unlimited")
+	require.Equal(t, "mute *", mute.Name)
+	before, err := jwt.DecodeUserClaims(token)
+	require.NoError(t, err)
+	after, err := jwt.DecodeUserClaims(m.read("jwt/orders.elsewhere")["jwt"].(string))
+	require.NoError(t, err)
+	before.Expires, before.ID, before.IssuedAt = after.Expires, after.ID, after.IssuedAt
+	require.Equal(t, before.String(), after.String())
+	require.Equal(t, false, m.read("jwt/orders.elsewhere")["seed_set"])
 }

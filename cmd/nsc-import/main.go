@@ -64,7 +64,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("nsc-import", flag.ContinueOnError)
 	flags.SetOutput(out)
-	flags.BoolVar(&o.dry, "n", false, "show what would be imported, and write nothing")
+	flags.BoolVar(&o.dry, "n", false, "ask the mount what it would take, and write nothing")
 	flags.StringVar(&o.all, "H", "", "`directory` for all that nsc has, as its -H")
 	flags.StringVar(&o.config, "config", "", "nsc's configuration `directory`, which has nsc.json")
 	flags.StringVar(&o.stores, "stores", "", "nsc's stores `directory`, which has one per operator")
@@ -101,18 +101,22 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	i := importer{mount: o.mount, out: out}
-	done := "would be imported"
-	if !o.dry {
-		done = "imported"
-		if i.vault, err = vault(); err != nil {
-			return err
-		}
+	client, err := vault()
+	if err != nil {
+		return err
+	}
+	i := importer{vault: client, mount: o.mount, dry: o.dry, out: out}
+	done := "imported"
+	if o.dry {
+		done = "would be imported"
 	}
 	count, err := i.run(ctx, steps)
 	_, _ = fmt.Fprintf(out, "%d %s, %d left out, %d failed\n", count.done, done, count.skipped, count.failed)
 	if err == nil && count.failed > 0 {
 		err = fmt.Errorf("%d could not be imported; run it again when the cause is gone", count.failed)
+		if o.dry {
+			err = fmt.Errorf("%d could not be imported", count.failed)
+		}
 	}
 	return err
 }

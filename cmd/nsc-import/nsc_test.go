@@ -12,8 +12,6 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
-
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // A home has the stores and the keystore that nsc would have made.
@@ -158,7 +156,7 @@ func acme(t *testing.T) (h *home, system, orders, billing testAccount) {
 	return h, system, orders, billing
 }
 
-func plan(t *testing.T, h *home) []step {
+func plan(t *testing.T, h *home) []*step {
 	o := h.options()
 	read, err := readTree(o.stores, o.operator, "")
 	require.NoError(t, err)
@@ -167,14 +165,14 @@ func plan(t *testing.T, h *home) []step {
 	return steps
 }
 
-func find(t *testing.T, steps []step, name string) step {
+func find(t *testing.T, steps []*step, name string) *step {
 	for _, s := range steps {
 		if s.name == name {
 			return s
 		}
 	}
 	t.Fatalf("no step for %s", name)
-	return step{}
+	return nil
 }
 
 func TestThePlanHasTheOperatorFirstThenTheSystemAccountAndUsersLast(t *testing.T) {
@@ -195,7 +193,7 @@ func TestThePlanHasTheOperatorFirstThenTheSystemAccountAndUsersLast(t *testing.T
 
 func TestWhatIsMissingIsLeftOutAndSaid(t *testing.T) {
 	h, _, orders, billing := acme(t)
-	gone, _ := h.user(orders, "gone", orders.signer)
+	gone, goneJWT := h.user(orders, "gone", orders.signer)
 	h.lose(gone)
 	unsigned, _ := h.user(orders, "unsigned", orders.scoped)
 	h.lose(orders.scoped)
@@ -215,10 +213,11 @@ func TestWhatIsMissingIsLeftOutAndSaid(t *testing.T) {
 	require.NotContains(t, find(t, steps, "orders").data, "seed")
 	require.Equal(t, h.seed(orders.signer), find(t, steps, "orders").data["signing_seeds"])
 	require.Equal(t, "1 of 2 signing keys, no identity key", find(t, steps, "orders").holds)
+	require.Equal(t, "public key alone, as its seed is not in the keystore, signed by a signing key", find(t, steps, "orders/gone").holds)
+	require.Equal(t, map[string]any{"type": "user", "account": "orders", "user_jwt": goneJWT}, find(t, steps, "orders/gone").data)
 	for name, reason := range map[string]string{
-		"orders/gone":     "its key is not in the keystore",
 		"orders/unsigned": "the key that signed it is not in the keystore",
-		"orders/stranger": "not a key of its account",
+		"orders/stranger": "which is not a key of its account",
 		"expiring":        "an expiry",
 		"foreign":         "not signed by the operator",
 		"foreign/app":     "its account is left out",
@@ -271,7 +270,7 @@ func TestWhatCannotBeImportedIsSaid(t *testing.T) {
 	h.account("other", func(c *jwt.AccountClaims) { c.Authorization.XKey = h.public(elsewhere) })
 	require.NoError(t, os.MkdirAll(filepath.Join(h.dir, h.stores, "ACME", "accounts", "gone", "users"), 0o700))
 	h.user(orders, "expired", orders.signer, func(c *jwt.UserClaims) { c.Expires = time.Now().Add(-time.Hour).Unix() })
-	h.user(orders, "later", orders.signer, func(c *jwt.UserClaims) { c.NotBefore = time.Now().Add(time.Hour).Unix() })
+	h.user(orders, "limited", orders.signer, func(c *jwt.UserClaims) { c.NotBefore, c.Expires = 4102440000, 4102444800 })
 	h.user(auth, "app", auth.signer)
 	all := h.account("all", func(c *jwt.AccountClaims) { c.Revoke(jwt.All) })
 	h.user(all, "app", all.signer)
@@ -279,29 +278,15 @@ func TestWhatCannotBeImportedIsSaid(t *testing.T) {
 	for name, reason := range map[string]string{
 		"auth/" + h.public(curve): "stays with the service that answers",
 		"gone":                    "its directory holds no JWT of it",
-		"orders/expired":          "an end or a start",
-		"orders/later":            "an end or a start",
+		"orders/expired":          "it has ended at ",
 		"all/app":                 "it is revoked",
 	} {
 		require.Contains(t, find(t, steps, name).skip, reason, name)
 	}
+	require.Equal(t, "identity key, signed by a signing key, starts at 2099-12-31T22:40:00Z, ends at 2100-01-01T00:00:00Z", find(t, steps, "orders/limited").holds)
 	for _, s := range steps {
 		require.NotContains(t, s.name, h.public(elsewhere), "there is nothing of it to import")
 		require.NotContains(t, fmt.Sprint(s), h.seed(curve))
-	}
-}
-
-func TestAUserKeepsLimitsOfNothing(t *testing.T) {
-	h, _, orders, _ := acme(t)
-	h.user(orders, "mute", orders.signer, func(c *jwt.UserClaims) { c.NatsLimits = jwt.NatsLimits{} })
-	h.user(orders, "free", orders.signer)
-	h.user(orders, "reader", orders.scoped)
-	steps := plan(t, h)
-	for name, want := range map[string]int64{"mute": 0, "free": -1, "reader": -1} {
-		user, err := trust.ParseUserConfig([]byte(find(t, steps, "orders/"+name).data["config"].(string)))
-		require.NoError(t, err)
-		require.Equal(t, jwt.NatsLimits{Subs: want, Data: want, Payload: want}, user.NatsLimits, name)
-		require.Equal(t, jwt.TagList{"team:blue"}, user.Tags)
 	}
 }
 

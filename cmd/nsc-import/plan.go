@@ -7,63 +7,56 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
-
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 // A step is one write to the mount, or what is left out and why.
 type step struct {
-	kind   string // "operator", "account", "curve key" or "user"
-	name   string // as nsc has it
-	path   string // below the mount
-	holds  string // what is written, in words
-	data   map[string]any
-	signer *signer // of a user
-	skip   string  // why it is left out, if it is
-}
-
-// A signer is the account's key that signed a user. The mount gives imported
-// keys their names, so that of a signing key is asked for once it is there.
-type signer struct {
-	account string // its name in the mount
-	key     string // public key; empty for the account's identity key
-	scoped  bool
+	kind  string // "operator", "account", "curve key" or "user"
+	name  string // as nsc has it
+	path  string // below the mount
+	holds string // what is written, in words
+	data  map[string]any
+	after []*step // what has to be there before: the operator, and a user's account
+	skip  string  // why it is left out, if it is
 }
 
 // newPlan makes the steps, in the order in which they have to be made: the
 // operator, the system account, the other accounts, the users.
-func newPlan(t *tree, keys keystore) ([]step, error) {
+func newPlan(t *tree, keys keystore) ([]*step, error) {
 	p := planner{tree: t, keys: keys, taken: map[string]bool{}}
 	operator, err := p.operator()
 	if err != nil {
 		return nil, fmt.Errorf("operator %s: %w", t.name, err)
 	}
-	steps := []step{operator}
+	steps := []*step{operator}
 	for _, name := range t.empty {
-		steps = append(steps, step{kind: "account", name: name, skip: "its directory holds no JWT of it"})
+		steps = append(steps, &step{kind: "account", name: name, skip: "its directory holds no JWT of it"})
 	}
 	accounts := slices.Clone(t.accounts)
 	slices.SortStableFunc(accounts, func(a, b *nscAccount) int {
 		return cmp.Compare(p.rank(a), p.rank(b))
 	})
 	p.nameAll(accounts)
-	var users []step
+	var users []*step
 	for _, a := range accounts {
 		account, err := p.account(a)
 		if err != nil {
 			return nil, fmt.Errorf("account %s: %w", a.name, err)
 		}
+		account.after = []*step{operator}
 		steps = append(steps, account)
 		if curve := a.claims.Authorization.XKey; curve != "" && p.keys.has(curve) {
-			steps = append(steps, step{kind: "curve key", name: a.name + "/" + curve, skip: "it stays with the service that answers the account's auth callout; the mount does not hold it"})
+			steps = append(steps, &step{kind: "curve key", name: a.name + "/" + curve, skip: "it stays with the service that answers the account's auth callout; the mount does not hold it"})
 		}
 		for _, u := range a.users {
 			user, err := p.user(a, account, u)
 			if err != nil {
 				return nil, fmt.Errorf("user %s of account %s: %w", u.name, a.name, err)
 			}
+			user.after = []*step{operator, account}
 			users = append(users, user)
 		}
 	}
@@ -85,26 +78,26 @@ func (p *planner) rank(a *nscAccount) int {
 	return 1
 }
 
-func (p *planner) operator() (step, error) {
+func (p *planner) operator() (*step, error) {
 	claims := p.tree.claims
 	if claims.SystemAccount == "" {
-		return step{}, fmt.Errorf("it names no system account, which accounts are delivered with (nsc edit operator --system-account)")
+		return nil, fmt.Errorf("it names no system account, which accounts are delivered with (nsc edit operator --system-account)")
 	}
 	if !slices.ContainsFunc(p.tree.accounts, func(a *nscAccount) bool { return a.claims.Subject == claims.SystemAccount }) {
-		return step{}, fmt.Errorf("its system account %s is not in the store", claims.SystemAccount)
+		return nil, fmt.Errorf("its system account %s is not in the store", claims.SystemAccount)
 	}
 	identity, err := p.keys.seed(claims.Subject)
 	if err != nil {
-		return step{}, err
+		return nil, err
 	}
 	signing, err := p.seeds(claims.SigningKeys)
 	if err != nil {
-		return step{}, err
+		return nil, err
 	}
 	if len(signing) == 0 && (identity == "" || claims.StrictSigningKeyUsage) {
-		return step{}, fmt.Errorf("none of its signing keys is in the keystore")
+		return nil, fmt.Errorf("none of its signing keys is in the keystore")
 	}
-	s := step{kind: "operator", name: p.tree.name, path: "config", data: map[string]any{"operator_jwt": p.tree.token}}
+	s := &step{kind: "operator", name: p.tree.name, path: "config", data: map[string]any{"operator_jwt": p.tree.token}}
 	if identity != "" {
 		s.data["operator_seed"] = identity
 	}
@@ -129,8 +122,8 @@ func (p *planner) seeds(publicKeys []string) (seeds []string, err error) {
 	return seeds, nil
 }
 
-func (p *planner) account(a *nscAccount) (step, error) {
-	s := step{kind: "account", name: a.name, data: map[string]any{"type": "account", "account_jwt": a.token}}
+func (p *planner) account(a *nscAccount) (*step, error) {
+	s := &step{kind: "account", name: a.name, data: map[string]any{"type": "account", "account_jwt": a.token}}
 	s.path = "jwt/" + p.names[a.name]
 	switch operator := p.tree.claims; {
 	case a.claims.Issuer != operator.Subject && !slices.Contains(operator.SigningKeys, a.claims.Issuer):
@@ -162,66 +155,69 @@ func (p *planner) account(a *nscAccount) (step, error) {
 	return s, nil
 }
 
-func (p *planner) user(a *nscAccount, account step, u *nscUser) (step, error) {
-	name := strings.TrimPrefix(account.path, "jwt/")
-	s := step{kind: "user", name: a.name + "/" + u.name, signer: &signer{account: name}}
+func (p *planner) user(a *nscAccount, account *step, u *nscUser) (*step, error) {
+	s := &step{kind: "user", name: a.name + "/" + u.name}
 	s.path = "jwt/" + p.names[s.name]
+	signed, err := p.signed(a, account, u.claims)
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case account.skip != "":
 		s.skip = "its account is left out"
-	case u.claims.Expires != 0 || u.claims.NotBefore != 0:
-		s.skip = "it has an end or a start, which users in a mount do not have; the JWT that it has is as good as it was"
+	case u.claims.Expires != 0 && u.claims.Expires <= time.Now().Unix():
+		s.skip = "it has ended at " + showTime(u.claims.Expires)
 	case a.claims.IsClaimRevoked(u.claims):
 		s.skip = "it is revoked"
+	case !a.claims.DidSign(u.claims):
+		s.skip = "it is signed by " + u.claims.Issuer + ", which is not a key of its account"
+	case signed == "":
+		s.skip = "the key that signed it is not in the keystore; the JWT that it has stays good"
 	}
 	if s.skip != "" {
 		return s, nil
 	}
 	seed, err := p.keys.userSeed(p.tree.name, a.name, u.name, u.claims.Subject)
 	if err != nil {
-		return s, err
+		return nil, err
 	}
-	if seed == "" {
-		s.skip = "its key is not in the keystore; the JWT that it has stays good"
-		return s, nil
+	s.data = map[string]any{"type": "user", "account": p.names[a.name], "user_jwt": u.token}
+	s.holds = "public key alone, as its seed is not in the keystore"
+	if seed != "" {
+		s.data["seed"], s.holds = seed, "identity key"
 	}
-	signing := u.claims.Issuer
-	if held, err := p.keys.seed(signing); err != nil || held == "" {
-		s.skip = "the key that signed it is not in the keystore; the JWT that it has stays good"
-		return s, err
+	s.holds += ", " + signed
+	if u.claims.NotBefore > time.Now().Unix() {
+		s.holds += ", starts at " + showTime(u.claims.NotBefore)
 	}
-	s.holds = "identity key, signed by the account's identity key"
-	if signing != a.claims.Subject {
-		scope, listed := a.claims.SigningKeys[signing]
-		if !listed {
-			s.skip = "it is signed by " + signing + ", which is not a key of its account"
-			return s, nil
-		}
-		s.signer.key = signing
-		s.holds = "identity key, signed by a signing key"
-		if s.signer.scoped = scope != nil; s.signer.scoped {
-			s.holds = "identity key, signed by a scoped signing key"
-		}
+	if u.claims.Expires != 0 {
+		s.holds += ", ends at " + showTime(u.claims.Expires)
 	}
-	config, err := userConfig(u.claims, s.signer.scoped)
-	if err != nil {
-		return s, err
-	}
-	s.data = map[string]any{"type": "user", "account": name, "seed": seed, "config": config}
 	return s, nil
 }
 
-// userConfig is the user's claims as the mount takes them. It is text: a server
-// may limit how many strings nested JSON has. A user of a scoped key has no
-// permissions and limits; those of another are all named, for 0 is not the mount's
-// default.
-func userConfig(claims *jwt.UserClaims, scoped bool) (string, error) {
-	user := claims.User
-	if scoped {
-		user.UserPermissionLimits = jwt.NewUserClaims("-").UserPermissionLimits
+func showTime(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
+
+// signed says what the user is signed with, empty if that is not in the keystore.
+// In the place of an account's identity key its plain signing key signs.
+func (p *planner) signed(a *nscAccount, account *step, user *jwt.UserClaims) (string, error) {
+	if user.Issuer == a.claims.Subject {
+		_, identity := account.data["seed"]
+		_, signing := account.data["signing_seeds"]
+		if !identity && !signing {
+			return "", nil
+		}
+		return "signed by the account's identity key", nil
 	}
-	text, err := trust.UserConfig(&user)
-	return string(text), err
+	seed, err := p.keys.seed(user.Issuer)
+	switch {
+	case err != nil || seed == "":
+		return "", err
+	case a.claims.SigningKeys[user.Issuer] != nil:
+		return "signed by a scoped signing key", nil
+	default:
+		return "signed by a signing key", nil
+	}
 }
 
 var (

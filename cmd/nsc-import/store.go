@@ -38,6 +38,7 @@ type nscAccount struct {
 
 type nscUser struct {
 	name   string
+	token  string
 	claims *jwt.UserClaims
 }
 
@@ -129,7 +130,7 @@ func readAccount(dir, name string) (*nscAccount, error) {
 			continue
 		}
 		u := &nscUser{name: name}
-		if _, u.claims, err = readJWT(filepath.Join(users, file.Name()), jwt.DecodeUserClaims); err != nil {
+		if u.token, u.claims, err = readJWT(filepath.Join(users, file.Name()), jwt.DecodeUserClaims); err != nil {
 			return nil, err
 		}
 		a.users = append(a.users, u)

@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	natsjwt "github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
@@ -99,6 +103,12 @@ func (n *nscHome) keep(key nkeys.KeyPair) {
 	n.write(n.seeds[public], "keys", "keys", public[:1], public[1:3], public+".nk")
 }
 
+func (n *nscHome) lose(key nkeys.KeyPair) {
+	n.t.Helper()
+	public := n.public(key)
+	require.NoError(n.t, os.Remove(filepath.Join(n.dir, "keys", "keys", public[:1], public[1:3], public+".nk")))
+}
+
 func (n *nscHome) account(name, public string, change func(*natsjwt.AccountClaims)) string {
 	n.t.Helper()
 	claims := natsjwt.NewAccountClaims(public)
@@ -112,15 +122,37 @@ func (n *nscHome) account(name, public string, change func(*natsjwt.AccountClaim
 // user is the creds file of a user of orders that nsc made.
 func (n *nscHome) user(name string) string {
 	n.t.Helper()
-	key := n.key(nkeys.CreateUser)
+	return n.issue(name, n.key(nkeys.CreateUser), n.plain, nil)
+}
+
+// issue has nsc write a user of orders, for the first time or once more, and returns
+// its creds file.
+func (n *nscHome) issue(name string, key, signer nkeys.KeyPair, change func(*natsjwt.UserClaims)) string {
+	n.t.Helper()
 	claims := natsjwt.NewUserClaims(n.public(key))
 	claims.Name, claims.IssuerAccount = name, n.orders
-	text := n.encode(claims, n.plain)
+	if signer == n.scoped {
+		claims.UserPermissionLimits = natsjwt.UserPermissionLimits{}
+	}
+	if change != nil {
+		change(claims)
+	}
+	text := n.encode(claims, signer)
 	n.write(text, "stores", "ACME", "accounts", "orders", "users", name+".jwt")
 	n.keep(key)
 	creds, err := natsjwt.FormatUserConfig(text, []byte(n.seeds[n.public(key)]))
 	require.NoError(n.t, err)
 	return string(creds)
+}
+
+// editOrders has nsc write the account orders once more.
+func (n *nscHome) editOrders(change func(*natsjwt.AccountClaims)) {
+	n.t.Helper()
+	claims, err := natsjwt.DecodeAccountClaims(n.ordersJWT)
+	require.NoError(n.t, err)
+	change(claims)
+	n.ordersJWT = n.encode(claims, n.signing)
+	n.write(n.ordersJWT, "stores", "ACME", "accounts", "orders", "orders.jwt")
 }
 
 // startServer runs nats-server on the configuration that nsc generates, with the
@@ -138,26 +170,40 @@ resolver_preload: { %s: %s }
 `, n.operatorJWT, n.system, n.system, n.systemJWT)))
 }
 
-// run runs nsc-import against the test's mount, and checks that it shows no seed.
-func (n *nscHome) run(e *env, flags ...string) string {
+// program builds nsc-import.
+func (n *nscHome) program() string {
 	n.t.Helper()
 	program := filepath.Join(n.dir, "nsc-import")
-	if _, err := os.Stat(program); err != nil {
-		root, err := stack.Root()
-		require.NoError(n.t, err)
-		build := exec.CommandContext(buildContext(n.t), "go", "build", "-o", program, "./cmd/nsc-import")
-		build.Dir = root
-		out, err := build.CombinedOutput()
-		require.NoError(n.t, err, "%s", out)
+	if _, err := os.Stat(program); err == nil {
+		return program
 	}
-	command := exec.CommandContext(e.ctx(), program, append(flags, "-stores", filepath.Join(n.dir, "stores"), "-keystore", filepath.Join(n.dir, "keys"), "-mount", "auth/"+e.mount)...)
+	root, err := stack.Root()
+	require.NoError(n.t, err)
+	build := exec.CommandContext(buildContext(n.t), "go", "build", "-o", program, "./cmd/nsc-import")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(n.t, err, "%s", out)
+	return program
+}
+
+// run runs nsc-import against the test's mount.
+func (n *nscHome) run(e *env, flags ...string) string {
+	n.t.Helper()
+	out, err := n.tryRun(e, flags...)
+	require.NoError(n.t, err, "%s", out)
+	return out
+}
+
+// tryRun runs it where it may fail, and checks that it shows no seed.
+func (n *nscHome) tryRun(e *env, flags ...string) (string, error) {
+	n.t.Helper()
+	command := exec.CommandContext(e.ctx(), n.program(), append(flags, "-stores", filepath.Join(n.dir, "stores"), "-keystore", filepath.Join(n.dir, "keys"), "-mount", "auth/"+e.mount)...)
 	command.Env = []string{"VAULT_ADDR=" + e.vault.Addr, "VAULT_TOKEN=" + e.vault.Token}
 	out, err := command.CombinedOutput()
-	require.NoError(n.t, err, "%s", out)
 	for _, seed := range n.seeds {
 		require.NotContains(n.t, string(out), seed)
 	}
-	return string(out)
+	return string(out), err
 }
 
 // serverRun names the run of the test's nats-server.
@@ -193,6 +239,7 @@ func TestAnNscOperatorComesUnderTheMountWhileItsServersAreUsed(t *testing.T) {
 
 	require.Contains(t, n.run(e, "-n"), "4 would be imported, 0 left out, 0 failed")
 	e.absent("config")
+	require.Empty(t, e.list("jwt"))
 	require.Contains(t, n.run(e), "4 imported, 0 left out, 0 failed")
 	goesOn()
 	config := e.read("config")
@@ -236,6 +283,125 @@ func TestAnNscOperatorComesUnderTheMountWhileItsServersAreUsed(t *testing.T) {
 	require.Equal(t, run, e.serverRun(), "the server was started anew")
 
 	require.Contains(t, n.run(e), "4 imported, 0 left out, 0 failed", "to import once more is harmless")
+}
+
+// What was done in the mount since an import stays, and so does what nsc has done: a
+// key that leaked is good on neither way.
+func TestAnImportThatIsRepeatedBringsNothingBack(t *testing.T) {
+	t.Parallel()
+	e := start(t, unconfigured)
+	n := newNscHome(t, e.nats.URL)
+	deleted, changed := n.key(nkeys.CreateUser), n.key(nkeys.CreateUser)
+	deletedCreds := n.issue("deleted", deleted, n.plain, nil)
+	n.issue("changed", changed, n.plain, nil)
+	n.startServer(e)
+	n.run(e)
+	e.waitForDelivery("orders")
+	cutOff := e.connect(deletedCreds)
+	e.remove("jwt/orders.deleted")
+	e.isCutOff(cutOff)
+	e.write("jwt/orders.changed", fields{"config": fields{"pub": fields{"allow": []string{"less"}}}})
+	for _, flags := range [][]string{{"-n"}, nil} {
+		out := n.run(e, flags...)
+		require.Contains(t, out, "1 left out, 0 failed")
+		require.Contains(t, out, "left out: user_jwt is of user "+n.public(deleted)+", who was revoked or deleted: ")
+	}
+	e.connectRefused(deletedCreds)
+	e.absent("jwt/orders.deleted")
+	require.Equal(t, natsjwt.StringList{"less"}, userClaims(e, e.read("jwt/orders.changed")["jwt"].(string)).Pub.Allow)
+
+	// The plain key leaks, and nsc takes another.
+	leaked := n.plain
+	n.plain = n.key(nkeys.CreateAccount)
+	n.keep(n.plain)
+	e.write("config", fields{"oidc_discovery_url": e.issuer.URL})
+	e.role("dev", fields{"user_template": devTemplate})
+	thief := e.connect(e.login("dev", e.token(fields{"project": "shop"})).Creds)
+	n.editOrders(func(c *natsjwt.AccountClaims) {
+		delete(c.SigningKeys, n.public(leaked))
+		c.SigningKeys.Add(n.public(n.plain))
+	})
+	out := n.run(e)
+	require.Contains(t, out, `warning: account_jwt does not list signing key "default" (`+n.public(leaked)+`) any more, so it is gone, and whom it signed is cut off`)
+	e.isCutOff(thief)
+	require.NotContains(t, e.accountJWT("orders").SigningKeys, n.public(leaked))
+	require.Equal(t, n.public(n.plain), userClaims(e, e.login("dev", e.token(fields{"project": "shop"})).JWT).Issuer)
+
+	// One that is rotated away in the mount stays away.
+	e.write("jwt/orders/rotate", fields{"overlap": 0})
+	n.editOrders(func(c *natsjwt.AccountClaims) { c.Limits.Conn = 50 })
+	require.Contains(t, n.run(e), "signing key "+n.public(n.plain)+" was taken out of the account here, and stays out")
+	require.EqualValues(t, 50, e.accountJWT("orders").Limits.Conn)
+	require.NotContains(t, e.accountJWT("orders").SigningKeys, n.public(n.plain))
+}
+
+// A user of nsc is the same in the mount: its name, which the scope of its key may
+// have in a subject, its start and end, and its key, wherever that is.
+func TestAnImportedUserIsWhoItWas(t *testing.T) {
+	t.Parallel()
+	e := start(t, unconfigured)
+	n := newNscHome(t, e.nats.URL)
+	n.editOrders(func(c *natsjwt.AccountClaims) {
+		scope := natsjwt.NewUserScope()
+		scope.Key, scope.Role = n.public(n.scoped), "reader"
+		scope.Template.Pub.Allow.Add("orders.{{name()}}")
+		c.SigningKeys.AddScopedSigner(scope)
+	})
+	ends := time.Now().Add(10 * time.Minute).Unix()
+	named, away, later := n.key(nkeys.CreateUser), n.key(nkeys.CreateUser), n.key(nkeys.CreateUser)
+	n.issue("tm", named, n.scoped, func(c *natsjwt.UserClaims) { c.Expires = ends })
+	n.issue("away", away, n.scoped, nil)
+	n.lose(away)
+	n.issue("later", later, n.plain, func(c *natsjwt.UserClaims) { c.NotBefore = ends })
+	n.issue("gone", n.key(nkeys.CreateUser), n.plain, func(c *natsjwt.UserClaims) { c.Expires = 1 })
+	n.issue("widens", n.key(nkeys.CreateUser), n.scoped, func(c *natsjwt.UserClaims) { c.Name = ">" })
+	n.startServer(e)
+
+	dry, err := n.tryRun(e, "-n")
+	require.Error(t, err)
+	out, err := n.tryRun(e)
+	require.Error(t, err)
+	for _, out := range []string{dry, out} {
+		require.Contains(t, out, "user orders/gone: left out: it has ended at 1970-01-01T00:00:01Z")
+		require.Contains(t, out, `failed: nats_name is ">"`)
+		require.Contains(t, out, "imported, 1 left out, 1 failed")
+	}
+	e.waitForDelivery("orders")
+
+	tm := e.read("jwt/orders.tm")
+	require.Equal(t, ends, userClaims(e, tm["jwt"].(string)).Expires)
+	connected, err := e.dial(nats.UserJWT(func() (string, error) { return tm["jwt"].(string), nil },
+		func(nonce []byte) ([]byte, error) { return e.signature("orders.tm", nonce) }))
+	require.NoError(t, err)
+	connected.publishes("orders.tm")
+	connected.mayNotPublish("orders.orders.tm")
+
+	e.refused("jwt/orders.away/sign", fields{"nonce": "x"}, "made of a public key alone")
+	connected, err = e.connectWithKey(e.read("jwt/orders.away")["jwt"].(string), away)
+	require.NoError(t, err)
+	connected.publishes("orders.away")
+	_, err = e.connectWithKey(e.read("jwt/orders.later")["jwt"].(string), later)
+	require.Error(t, err, "its time has not come")
+}
+
+// nsc adds the operator from the mount's own copy of nats-account-server, without a
+// token, and a user that the mount creates is given out once.
+func TestWhoComesFromOutsideNeedsNothingOfTheMountButAnURL(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	answer, err := http.Get(e.vault.Addr + "/v1/" + e.path("jwt/v1/operator"))
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+	require.Equal(t, "application/jwt", answer.Header.Get("Content-Type"))
+	body, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	require.Equal(t, e.read("config")["operator_jwt"], string(body))
+
+	e.account("orders", nil)
+	creds := e.write("jwt/worker", fields{"type": "user", "account": "orders", "creds": true}).Data["creds"].(string)
+	e.connect(creds).publishes("orders.new")
+	e.refused("jwt/worker", fields{"creds": true}, "creds can be given only as the user is created")
 }
 
 func userClaims(e *env, token string) *natsjwt.UserClaims {

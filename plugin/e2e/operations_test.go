@@ -123,10 +123,9 @@ func (e *env) movesFromNsc(dir string) {
 	moved := e.mountedAt("moved").at(e.newNATS())
 	n := newNscHome(t, moved.nats.URL)
 	n.startServer(moved)
-	n.run(moved, "-n") // builds it
 	page := moved.guide("operations.md", map[string]string{
 		"-path=nats": "-path=" + moved.mount,
-		"nsc-import": filepath.Join(n.dir, "nsc-import") + " -stores " + filepath.Join(n.dir, "stores") + " -keystore " + filepath.Join(n.dir, "keys") + " -mount auth/" + moved.mount,
+		"nsc-import": n.program() + " -stores " + filepath.Join(n.dir, "stores") + " -keystore " + filepath.Join(n.dir, "keys") + " -mount auth/" + moved.mount,
 	})
 	out := moved.runSection(page, dir, "Coming from nsc")
 	require.Contains(t, out, "3 would be imported")
