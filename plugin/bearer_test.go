@@ -20,15 +20,14 @@ func TestABearerIsNotOfAnAccountThatDisallowsBearers(t *testing.T) {
 	m.refuse(logical.CreateOperation, "role/dev", role, "user_template has bearer_token, which disallow_bearer of the account forbids")
 	m.refuse(logical.CreateOperation, "role/dev", scoped, fault)
 	m.refuse(logical.CreateOperation, "jwt/alice", map[string]any{"type": "user", "account": "orders", "config": bearer}, `config has bearer_token, which disallow_bearer of account "orders" forbids`)
-	m.write("jwt/orders/keys/reader", scope)
-	m.refuse(logical.CreateOperation, "jwt/alice", map[string]any{"type": "user", "account": "orders", "signing_key": "reader"}, fault)
+	m.refuse(logical.UpdateOperation, "jwt/orders/keys/reader", scope, fault)
 
 	for name, depend := range map[string]func(m *chainMount){
 		`role "dev"`: func(m *chainMount) { m.must(logical.CreateOperation, "role/dev", role) },
 		`user "alice"`: func(m *chainMount) {
 			m.write("jwt/alice", map[string]any{"type": "user", "account": "orders", "config": bearer})
 		},
-		`user "carol"`: func(m *chainMount) {
+		fault: func(m *chainMount) {
 			m.write("jwt/orders/keys/reader", scope)
 			m.write("jwt/carol", map[string]any{"type": "user", "account": "orders", "signing_key": "reader"})
 		},

@@ -102,7 +102,8 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 		}
 		return userKey{public: key.Public(), seed: key.Seed()}, nil
 	}
-	if err := trust.CheckPublicKey(trust.User, public); err != nil {
+	public, err := trust.ParsePublicKey(trust.User, public)
+	if err != nil {
 		return userKey{}, fault.In("user_public_key", "%s", err)
 	}
 	if provenBy != "" {

@@ -208,7 +208,8 @@ func whom(of *chain.Revocable, d *framework.FieldData) (string, error) {
 	case user == "":
 		return "", fault.In("user_public_key", "is missing: say whom to revoke with user_public_key, role or everyone=true")
 	}
-	if err := trust.CheckPublicKey(trust.User, user); err != nil {
+	user, err := trust.ParsePublicKey(trust.User, user)
+	if err != nil {
 		return "", fault.In("user_public_key", "%s", err)
 	}
 	return user, nil

@@ -271,7 +271,8 @@ func TestAUserOfAScopedKeyTakesItsPermissionsFromTheScope(t *testing.T) {
 func TestAScopedRolesKeyFollowsTheRole(t *testing.T) {
 	m := newAccountMount(t)
 	ctx := t.Context()
-	scope := &jwt.UserPermissionLimits{Permissions: jwt.Permissions{Sub: jwt.Permission{Allow: jwt.StringList{"a"}}}}
+	scope := &jwt.NewUserScope().Template
+	scope.Sub.Allow = jwt.StringList{"a"}
 	require.NoError(t, m.chain.SetRoleKey(ctx, m.storage, "orders", "ci", scope))
 	opened, err := m.chain.Account(ctx, m.storage, "orders")
 	require.NoError(t, err)

@@ -103,7 +103,8 @@ func (b *backend) previewRole(ctx context.Context, req *logical.Request, d *fram
 // previewKey is the given key, or that of a user that is thrown away.
 func previewKey(d *framework.FieldData) (string, error) {
 	if public := d.Get("user_public_key").(string); public != "" {
-		if err := trust.CheckPublicKey(trust.User, public); err != nil {
+		public, err := trust.ParsePublicKey(trust.User, public)
+		if err != nil {
 			return "", fault.In("user_public_key", "%s", err)
 		}
 		return public, nil

@@ -44,10 +44,11 @@ func (g accountImport) account(name string, stored *namedEntry, o *operator, now
 			return nil, err
 		}
 	case g.publicKey != "":
-		if err := trust.CheckPublicKey(trust.Account, g.publicKey); err != nil {
+		public, err := trust.ParsePublicKey(trust.Account, g.publicKey)
+		if err != nil {
 			return nil, fault.In("public_key", "%s", err)
 		}
-		entry.PublicKey, entry.External = g.publicKey, true
+		entry.PublicKey, entry.External = public, true
 		entry.Claims = &jwt.Account{}
 	default:
 		return nil, fault.In("account_jwt", "is missing: seeds need the JWT of the account, or for an account of someone else's NATS its public_key")

@@ -98,8 +98,8 @@ func (e *namedEntry) exports(subject jwt.Subject, kind jwt.ExportType) bool {
 
 // publicKeyOf takes an account's name, or its public key.
 func publicKeyOf(ctx context.Context, s logical.Storage, account string) (string, error) {
-	if trust.CheckPublicKey(trust.Account, account) == nil {
-		return account, nil
+	if public, err := trust.ParsePublicKey(trust.Account, account); err == nil {
+		return public, nil
 	}
 	if err := fault.CheckName("account", account); err != nil {
 		return "", err

@@ -86,10 +86,11 @@ func (g Change) newUserKey(entry *namedEntry) error {
 		return fault.In("creds", "cannot be given for a key that was not made here: whoever has the key has the seed")
 	}
 	if g.PublicKey != nil {
-		if err := trust.CheckPublicKey(trust.User, *g.PublicKey); err != nil {
+		public, err := trust.ParsePublicKey(trust.User, *g.PublicKey)
+		if err != nil {
 			return fault.In("public_key", "%s", err)
 		}
-		entry.PublicKey = *g.PublicKey
+		entry.PublicKey = public
 		return g.takeUserSeed(entry)
 	}
 	key, err := trust.Generate(trust.User)
@@ -125,7 +126,7 @@ func (g Change) knownUser(stored *namedEntry) (*namedEntry, error) {
 	switch {
 	case g.User.Account != nil && *g.User.Account != "" && *g.User.Account != stored.Account:
 		return nil, fault.In("account", "cannot be changed: the user belongs to account %q; delete it and create another", stored.Account)
-	case g.PublicKey != nil && *g.PublicKey != stored.PublicKey:
+	case g.PublicKey != nil && strings.TrimSpace(*g.PublicKey) != stored.PublicKey:
 		return nil, fault.In("public_key", "cannot be changed: the user is %s; delete it and create another", stored.PublicKey)
 	case g.Seed != nil && stored.Seed != "" && strings.TrimSpace(*g.Seed) != stored.Seed:
 		return nil, fault.In("seed", "cannot be changed: the user has its key; delete it and create another")

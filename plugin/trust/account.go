@@ -23,8 +23,29 @@ func ParseAccountConfig(raw []byte) (*jwt.Account, error) {
 	if err := checkType(account.GenericFields, jwt.AccountClaim); err != nil {
 		return nil, err
 	}
+	if err := checkListedOnce(raw, &account); err != nil {
+		return nil, err
+	}
+	if err := canonical(&account); err != nil {
+		return nil, fmt.Errorf("is not valid: %w", err)
+	}
 	account.Tags = Tags(account.Tags)
 	return &account, nil
+}
+
+// checkListedOnce refuses a signing key that is listed twice, of which one would
+// be taken without a word, with its scope or without.
+func checkListedOnce(raw []byte, a *jwt.Account) error {
+	var listed struct {
+		Keys []json.RawMessage `json:"signing_keys"`
+	}
+	if err := json.Unmarshal(raw, &listed); err != nil {
+		return fmt.Errorf("is not valid: %w", err)
+	}
+	if len(listed.Keys) != len(a.SigningKeys) {
+		return errors.New("is not valid: signing_keys has a key twice")
+	}
+	return nil
 }
 
 // AccountConfig is the inverse of ParseAccountConfig: what it returns can be
@@ -32,81 +53,68 @@ func ParseAccountConfig(raw []byte) (*jwt.Account, error) {
 func AccountConfig(a *jwt.Account) ([]byte, error) {
 	shown := *a
 	shown.GenericFields = jwt.GenericFields{Tags: a.Tags}
-	return encodeWithZeros(&shown, "limits", map[string]any{
-		"subs": 0, "data": 0, "payload": 0, "imports": 0, "exports": 0, "conn": 0, "leaf": 0, "wildcards": false,
+	return encodeWithZeros(&shown, func(config map[string]any) {
+		addZeros(objectAt(config, "limits"), accountZeros)
+		keys, _ := config["signing_keys"].([]any)
+		for _, key := range keys {
+			if scope, ok := key.(map[string]any); ok {
+				addZeros(objectAt(scope, "template"), userZeros)
+			}
+		}
 	})
 }
 
-// encodeWithZeros encodes v with zero values for those of the keys that are
-// missing in the object at the given key, in v itself if that is empty. jwt/v2
-// leaves zeros out, but one left out of a config means unlimited, not none.
-func encodeWithZeros(v any, at string, zeros map[string]any) ([]byte, error) {
+// encodeWithZeros encodes v, and has add put the zeros in that jwt/v2 leaves out:
+// one left out of a config means unlimited, not none.
+func encodeWithZeros(v any, add func(map[string]any)) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	var whole map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	if err := decoder.Decode(&whole); err != nil {
+	config, err := decodeNumbers(raw)
+	if err != nil {
 		return nil, err
 	}
-	object := whole
-	if at != "" {
-		inner, ok := whole[at].(map[string]any)
-		if !ok {
-			inner = map[string]any{}
-			whole[at] = inner
-		}
-		object = inner
+	add(config)
+	return json.Marshal(config)
+}
+
+// objectAt is the object at the key, which is made if it is not there.
+func objectAt(config map[string]any, key string) map[string]any {
+	object, ok := config[key].(map[string]any)
+	if !ok {
+		object = map[string]any{}
+		config[key] = object
 	}
+	return object
+}
+
+// decodeNumbers decodes a JSON object, and leaves numbers as they are written.
+func decodeNumbers(raw []byte) (map[string]any, error) {
+	var object map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&object); err != nil {
+		return nil, fmt.Errorf("is not valid JSON: %w", err)
+	}
+	return object, nil
+}
+
+func addZeros(object, zeros map[string]any) {
 	for key, zero := range zeros {
 		if _, given := object[key]; !given {
 			object[key] = zero
 		}
 	}
-	return json.Marshal(whole)
+}
+
+// accountZeros are the limits of an account that are unlimited unless given.
+var accountZeros = map[string]any{
+	"subs": 0, "data": 0, "payload": 0, "imports": 0, "exports": 0, "conn": 0, "leaf": 0, "wildcards": false,
 }
 
 // userZeros are the limits of a user that are unlimited unless given.
 var userZeros = map[string]any{"subs": 0, "data": 0, "payload": 0}
-
-// ValidateAccount says what nats-server would find wrong with an account of
-// that public key.
-func ValidateAccount(publicKey string, a *jwt.Account) error {
-	claims := &jwt.AccountClaims{Account: *a}
-	claims.Subject = publicKey
-	if err := validate(claims); err != nil {
-		return err
-	}
-	// validate sets the sampling that jwt/v2 would set when it encodes.
-	a.Trace = claims.Trace
-	for i, imported := range a.Imports {
-		if err := CheckPublicKey(Account, imported.Account); err != nil {
-			return fmt.Errorf("is not valid: imports[%d].account %w", i, err)
-		}
-		if imported.Account == publicKey {
-			return fmt.Errorf("is not valid: imports[%d] imports from the account itself", i)
-		}
-	}
-	return checkMappings(a.Mappings)
-}
-
-// checkMappings refuses what jwt/v2 passes and nats-server drops: a
-// destination given twice.
-func checkMappings(mappings jwt.Mapping) error {
-	for from, destinations := range mappings {
-		seen := map[string]bool{}
-		for _, to := range destinations {
-			key := to.Cluster + " " + string(to.Subject)
-			if seen[key] {
-				return fmt.Errorf("is not valid: the mapping of %q has the destination %q twice", from, to.Subject)
-			}
-			seen[key] = true
-		}
-	}
-	return nil
-}
 
 // ParseUserConfig reads a user as NATS writes it in the "nats" claim of a user
 // JWT. What is not given is unlimited. Errors name the key at fault and
@@ -121,9 +129,12 @@ func ParseUserConfig(raw []byte) (*jwt.User, error) {
 	}
 	user.Tags = Tags(user.Tags)
 	if user.IssuerAccount != "" {
-		if err := CheckPublicKey(Account, user.IssuerAccount); err != nil {
+		if err := canonicalKey(Account, &user.IssuerAccount); err != nil {
 			return nil, fmt.Errorf("is not valid: issuer_account %w", err)
 		}
+	}
+	if err := checkPermissions(&user.Permissions, "", nil); err != nil {
+		return nil, fmt.Errorf("is not valid: %w", err)
 	}
 	return &user, checkUser(&user.UserPermissionLimits, &user)
 }
@@ -133,7 +144,7 @@ func UserConfig(u *jwt.User) ([]byte, error) {
 	shown := *u
 	shown.IssuerAccount = ""
 	shown.GenericFields = jwt.GenericFields{Tags: u.Tags}
-	return encodeWithZeros(&shown, "", userZeros)
+	return encodeWithZeros(&shown, func(config map[string]any) { addZeros(config, userZeros) })
 }
 
 // ParseScope reads the scope of a signing key as NATS writes it in an account
@@ -144,12 +155,20 @@ func ParseScope(raw []byte) (*jwt.UserScope, error) {
 	if err := decodeStrict(raw, scope); err != nil {
 		return nil, err
 	}
+	if scope.Key != "" {
+		if err := canonicalKey(Account, &scope.Key); err != nil {
+			return nil, fmt.Errorf("is not valid: key %w", err)
+		}
+	}
+	if err := checkTemplate(&scope.Template); err != nil {
+		return nil, fmt.Errorf("is not valid: the template %w", err)
+	}
 	return scope, checkUser(&scope.Template, &jwt.User{UserPermissionLimits: scope.Template})
 }
 
 // ScopeConfig is the inverse of ParseScope.
 func ScopeConfig(s *jwt.UserScope) ([]byte, error) {
-	return encodeWithZeros(s, "template", userZeros)
+	return encodeWithZeros(s, func(config map[string]any) { addZeros(objectAt(config, "template"), userZeros) })
 }
 
 // connectionTypes are those of nats-server. It ignores others, and a user with
@@ -160,6 +179,9 @@ var connectionTypes = []string{
 }
 
 func checkUser(limits *jwt.UserPermissionLimits, user *jwt.User) error {
+	if err := checkUserLimits(limits); err != nil {
+		return fmt.Errorf("is not valid: the user %w", err)
+	}
 	results := jwt.CreateValidationResults()
 	user.Validate(results)
 	if faults := results.Errors(); len(faults) > 0 {

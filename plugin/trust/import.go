@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
 )
 
 // DecodeOperator reads an operator JWT made elsewhere, as nsc keeps it: signed
@@ -20,6 +21,16 @@ func DecodeOperator(token string) (*jwt.OperatorClaims, error) {
 	}
 	if err := CheckPublicKey(Operator, claims.Subject); err != nil {
 		return nil, fmt.Errorf("is not valid: its subject %w", err)
+	}
+	for i, key := range claims.SigningKeys {
+		if err := CheckPublicKey(Operator, key); err != nil {
+			return nil, fmt.Errorf("is not valid: signing_keys[%d] %w", i, err)
+		}
+	}
+	if claims.SystemAccount != "" {
+		if err := CheckPublicKey(Account, claims.SystemAccount); err != nil {
+			return nil, fmt.Errorf("is not valid: system_account %w", err)
+		}
 	}
 	if claims.Issuer != claims.Subject {
 		return nil, errors.New("is not signed by the operator's own identity key")
@@ -37,6 +48,9 @@ func DecodeAccount(token string) (*jwt.AccountClaims, error) {
 	if err := CheckPublicKey(Account, claims.Subject); err != nil {
 		return nil, fmt.Errorf("is not valid: its subject %w", err)
 	}
+	if err := canonical(&claims.Account); err != nil {
+		return nil, fmt.Errorf("is not valid: %w", err)
+	}
 	return claims, ValidateAccount(claims.Subject, &claims.Account)
 }
 
@@ -51,12 +65,21 @@ func withArticle(kind jwt.ClaimType) string {
 // jwt/v2 has no field for would be lost when the JWT is signed again.
 func decode(token string, kind jwt.ClaimType, claims any) error {
 	token = strings.TrimSpace(token)
+	if strings.Count(token, ".") == 2 { // jwt.Decode says what else is no JWT at all
+		if err := checkTokenText(token); err != nil {
+			return err
+		}
+	}
 	verified, err := jwt.Decode(token)
 	if err != nil {
 		return fmt.Errorf("is not a valid NATS JWT: %w", err)
 	}
 	if got := verified.ClaimType(); got != kind {
 		return fmt.Errorf("is the JWT of %s where that of %s is wanted", withArticle(got), withArticle(kind))
+	}
+	issuer := verified.Claims().Issuer
+	if err := CheckPublicKey(Kind(nkeys.Prefix(issuer)), issuer); err != nil {
+		return fmt.Errorf("is not valid: its issuer %w", err)
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
 	if err != nil {

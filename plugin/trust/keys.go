@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"github.com/nats-io/nkeys"
 )
@@ -15,11 +16,13 @@ import (
 // Kind is what a NATS key belongs to. It is the prefix byte of its encoding.
 type Kind nkeys.PrefixByte
 
-// The kinds of keys that sign in a chain of trust.
+// The kinds of keys that sign in a chain of trust, and the one that seals
+// authorization requests.
 const (
 	Operator = Kind(nkeys.PrefixByteOperator)
 	Account  = Kind(nkeys.PrefixByteAccount)
 	User     = Kind(nkeys.PrefixByteUser)
+	Curve    = Kind(nkeys.PrefixByteCurve)
 )
 
 // String is the kind's name with its article, as it reads in an error.
@@ -52,8 +55,9 @@ func Generate(kind Kind) (*Key, error) {
 	return newKey(kind, private)
 }
 
-// ParseSeed reads the seed of a key of the kind that is wanted. The error
-// says what was given instead, and never holds any of it.
+// ParseSeed reads the seed of a key of the kind that is wanted, whatever white
+// space is around it. The error says what was given instead, and never holds any
+// of it.
 func ParseSeed(kind Kind, seed string) (*Key, error) {
 	seed = strings.TrimSpace(seed)
 	prefix, raw, err := nkeys.DecodeSeed([]byte(seed))
@@ -67,7 +71,27 @@ func ParseSeed(kind Kind, seed string) (*Key, error) {
 	case Kind(prefix) != kind:
 		return nil, fmt.Errorf("is %s seed where %s seed is wanted", Kind(prefix), kind)
 	}
+	canonical, err := nkeys.EncodeSeed(prefix, raw)
+	if err != nil {
+		return nil, fmt.Errorf("is not %s seed", kind)
+	}
+	if err := checkCanonical(seed, string(canonical), kind.String()+" seed"); err != nil {
+		return nil, err
+	}
 	return newKey(kind, ed25519.NewKeyFromSeed(raw))
+}
+
+// checkCanonical refuses another way to write a key than the one: nkeys passes
+// over line breaks and unused bits, while nats-servers compare keys as texts.
+func checkCanonical(text, canonical, what string) error {
+	switch {
+	case text == canonical:
+		return nil
+	case strings.ContainsFunc(text, unicode.IsSpace):
+		return fmt.Errorf("is not %s as NATS writes one: it has white space within it", what)
+	default:
+		return fmt.Errorf("is not %s as NATS writes one: its encoding is not the canonical one", what)
+	}
 }
 
 func newKey(kind Kind, private ed25519.PrivateKey) (*Key, error) {
@@ -78,19 +102,36 @@ func newKey(kind Kind, private ed25519.PrivateKey) (*Key, error) {
 	return &Key{kind: kind, private: private, public: string(public)}, nil
 }
 
-// CheckPublicKey says what is wrong with a public key of the kind that is
-// wanted, and what was given instead. A seed is named as one, not repeated.
+// ParsePublicKey reads a public key of the kind that is wanted, and returns it
+// without the white space around it. The error says what was given instead; a
+// seed is named as one, not repeated.
+func ParsePublicKey(kind Kind, text string) (string, error) {
+	public := strings.TrimSpace(text)
+	return public, CheckPublicKey(kind, public)
+}
+
+// CheckPublicKey is ParsePublicKey for a text that has nothing around the key, as
+// in a JWT.
 func CheckPublicKey(kind Kind, public string) error {
-	if nkeys.IsValidPublicKey(public) {
-		if got := Kind(nkeys.Prefix(public)); got != kind {
-			return fmt.Errorf("is %s public key where %s public key is wanted", got, kind)
-		}
-		return nil
-	}
 	if prefix, _, err := nkeys.DecodeSeed([]byte(public)); err == nil {
 		return fmt.Errorf("is the seed of %s key where %s public key is wanted; take it as disclosed", Kind(prefix), kind)
 	}
-	return fmt.Errorf("is not %s public key", kind)
+	if !nkeys.IsValidPublicKey(public) {
+		return fmt.Errorf("is not %s public key", kind)
+	}
+	got := nkeys.Prefix(public)
+	if Kind(got) != kind {
+		return fmt.Errorf("is %s public key where %s public key is wanted", Kind(got), kind)
+	}
+	raw, err := nkeys.Decode(got, []byte(public))
+	if err != nil {
+		return fmt.Errorf("is not %s public key", kind)
+	}
+	canonical, err := nkeys.Encode(got, raw)
+	if err != nil {
+		return fmt.Errorf("is not %s public key", kind)
+	}
+	return checkCanonical(public, string(canonical), kind.String()+" public key")
 }
 
 // Kind is what the key belongs to.
