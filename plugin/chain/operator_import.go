@@ -77,7 +77,7 @@ func (i *importedJWT) isBefore(claims *jwt.ClaimsData) bool {
 // takeJWT takes a later JWT over. Of one that is not it returns the signing keys:
 // some of them may be listed no more.
 func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
-	claims, err := trust.DecodeOperator(token)
+	claims, err := trust.DecodeOperator(token, e.Claims.SigningKeys...)
 	if err != nil {
 		return nil, fault.In("operator_jwt", "%s", err)
 	}
@@ -100,6 +100,11 @@ func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
 	}
 	if !e.Imported.isBefore(&claims.ClaimsData) {
 		return claims.SigningKeys, nil
+	}
+	if e.JWT != "" {
+		if err := trust.CheckSuccessor(claims, e.Claims.SigningKeys); err != nil {
+			return nil, fault.In("operator_jwt", "%s", err)
+		}
 	}
 	e.Imported = asImported(&claims.ClaimsData)
 	e.PublicKey, e.Name, e.JWT, e.SystemAccount, e.Claims = claims.Subject, claims.Name, token, claims.SystemAccount, claims.Operator

@@ -29,6 +29,7 @@ func ParseAccountConfig(raw []byte) (*jwt.Account, error) {
 	if err := canonical(&account); err != nil {
 		return nil, fmt.Errorf("is not valid: %w", err)
 	}
+	dropUnlimited(&account.Limits)
 	account.Tags = Tags(account.Tags)
 	return &account, nil
 }
@@ -46,6 +47,19 @@ func checkListedOnce(raw []byte, a *jwt.Account) error {
 		return errors.New("is not valid: signing_keys has a key twice")
 	}
 	return nil
+}
+
+// dropUnlimited drops the JetStream limits beside tiered ones that limit nothing.
+// Tools leave them behind, and servers pass over them.
+func dropUnlimited(l *jwt.OperatorLimits) {
+	if len(l.JetStreamTieredLimits) == 0 {
+		return
+	}
+	for _, limit := range []*int64{&l.MemoryStorage, &l.DiskStorage, &l.Streams, &l.Consumer, &l.MaxAckPending, &l.MemoryMaxStreamBytes, &l.DiskMaxStreamBytes} {
+		if *limit == jwt.NoLimit {
+			*limit = 0
+		}
+	}
 }
 
 // AccountConfig is the inverse of ParseAccountConfig: what it returns can be

@@ -48,6 +48,90 @@ func TestDecodeOperatorReadsAnNscOperator(t *testing.T) {
 	require.Len(t, claims.SigningKeys, 1)
 }
 
+// operatorSignedBy is an operator's JWT as nsc writes it once signing keys are
+// required.
+func operatorSignedBy(t *testing.T, identity, signer *Key, listed ...*Key) string {
+	t.Helper()
+	claims := jwt.NewOperatorClaims(identity.Public())
+	claims.Name, claims.StrictSigningKeyUsage = "acme", true
+	for _, key := range listed {
+		claims.SigningKeys.Add(key.Public())
+	}
+	pair, err := nkeys.FromSeed([]byte(signer.Seed()))
+	require.NoError(t, err)
+	token, err := claims.Encode(pair)
+	require.NoError(t, err)
+	return token
+}
+
+func TestAnOperatorMayBeSignedByItsOwnSigningKeys(t *testing.T) {
+	identity, first, second, stranger := mustGenerate(t, Operator), mustGenerate(t, Operator), mustGenerate(t, Operator), mustGenerate(t, Operator)
+	for name, test := range map[string]struct {
+		token       string
+		listed      []string // by the JWT that is there
+		alone, next bool     // whether it is taken as the first, and as the next one
+	}{
+		"by the identity key":                     {operatorSignedBy(t, identity, identity, first), []string{second.Public()}, true, true},
+		"by a key that both list":                 {operatorSignedBy(t, identity, first, first, second), []string{first.Public()}, true, true},
+		"by a key that only it lists":             {operatorSignedBy(t, identity, second, second), []string{first.Public()}, true, false},
+		"by the key that it removes":              {operatorSignedBy(t, identity, first, second), []string{first.Public()}, false, true},
+		"by a key that nobody lists":              {operatorSignedBy(t, identity, stranger, first), []string{first.Public()}, false, false},
+		"by the identity key of someone else":     {operatorSignedBy(t, identity, stranger), nil, false, false},
+		"by a key where none was listed before":   {operatorSignedBy(t, identity, first, first), nil, true, false},
+		"by the identity key, which lists itself": {operatorSignedBy(t, identity, identity, identity), nil, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			claims, err := DecodeOperator(test.token)
+			require.Equal(t, test.alone, err == nil, "%v", err)
+			if err == nil {
+				require.Equal(t, identity.Public(), claims.Subject)
+			}
+			claims, err = DecodeOperator(test.token, test.listed...)
+			if err == nil {
+				err = CheckSuccessor(claims, test.listed)
+			}
+			require.Equal(t, test.next, err == nil, "%v", err)
+		})
+	}
+}
+
+// As nsc 2.14 leaves them: "nsc edit account --js-tier 1 --js-disk-storage 1G", and
+// then any other edit.
+func TestTieredLimitsBesideGlobalOnesThatLimitNothingAreTaken(t *testing.T) {
+	const limits = `{"limits":{"subs":-1,"data":-1,"payload":-1,"imports":-1,"exports":-1,"wildcards":true,"conn":5,"leaf":-1,
+		"streams":-1,"consumer":-1,"max_ack_pending":-1,"mem_max_stream_bytes":-1,"disk_max_stream_bytes":-1,
+		"tiered_limits":{"R1":{"disk_storage":1000000000,"streams":5,"consumer":-1,"max_ack_pending":-1,"mem_max_stream_bytes":-1,"disk_max_stream_bytes":-1}}}}`
+	written := unchecked(t, limits)
+	require.EqualValues(t, -1, written.Limits.Streams)
+	operator, account := mustGenerate(t, Operator), mustGenerate(t, Account).Public()
+	token, err := EncodeAccount(operator, account, "shop", *written, issued)
+	require.NoError(t, err)
+	imported, err := DecodeAccount(token)
+	require.NoError(t, err)
+	parsed, err := ParseAccountConfig([]byte(limits))
+	require.NoError(t, err)
+	require.NoError(t, ValidateAccount(account, parsed))
+	bySelf, err := jwt.DecodeAccountClaims(token)
+	require.NoError(t, err)
+	for _, limits := range []jwt.OperatorLimits{imported.Limits, parsed.Limits} {
+		require.Equal(t, bySelf.Limits, limits, "a server reads them in another way")
+	}
+
+	// A server would pass over global limits that do limit something too. Where they
+	// come with a JWT that is how they were, and in a config a contradiction.
+	written.Limits.DiskStorage = 7
+	token, err = EncodeAccount(operator, account, "shop", *written, issued)
+	require.NoError(t, err)
+	imported, err = DecodeAccount(token)
+	require.NoError(t, err)
+	require.Zero(t, imported.Limits.JetStreamLimits)
+	shown, err := AccountConfig(written)
+	require.NoError(t, err)
+	parsed, err = ParseAccountConfig(shown)
+	require.NoError(t, err)
+	require.ErrorContains(t, ValidateAccount(account, parsed), "mutually exclusive")
+}
+
 func TestDecodingAForeignJWTSaysWhatIsWrongWithIt(t *testing.T) {
 	operator, other, account := mustGenerate(t, Operator), mustGenerate(t, Operator), mustGenerate(t, Account)
 	byOther := jwt.NewOperatorClaims(operator.Public())

@@ -3,18 +3,21 @@ package trust
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 )
 
-// DecodeOperator reads an operator JWT made elsewhere, as nsc keeps it: signed
-// by the operator's own identity key. Errors continue a sentence that begins
-// with the name of what was decoded.
-func DecodeOperator(token string) (*jwt.OperatorClaims, error) {
+// DecodeOperator reads an operator JWT made elsewhere, as nsc keeps it: signed by
+// the operator's identity key, or after "nsc edit operator --require-signing-keys"
+// by one of the signing keys that it lists, or that the JWT before it listed, which
+// are known. nats-server asks for no more, since it is given the JWT by whoever
+// runs it; whether it may take the place of another one is for CheckSuccessor to
+// say. Errors continue a sentence that begins with the name of what was decoded.
+func DecodeOperator(token string, known ...string) (*jwt.OperatorClaims, error) {
 	claims := &jwt.OperatorClaims{}
 	if err := decode(token, jwt.OperatorClaim, claims); err != nil {
 		return nil, err
@@ -32,10 +35,20 @@ func DecodeOperator(token string) (*jwt.OperatorClaims, error) {
 			return nil, fmt.Errorf("is not valid: system_account %w", err)
 		}
 	}
-	if claims.Issuer != claims.Subject {
-		return nil, errors.New("is not signed by the operator's own identity key")
+	if claims.Issuer != claims.Subject && !slices.Contains(claims.SigningKeys, claims.Issuer) && !slices.Contains(known, claims.Issuer) {
+		return nil, fmt.Errorf("is not signed by the operator's own identity key, nor by a signing key that it lists: the signer is %s", claims.Issuer)
 	}
 	return claims, validate(claims)
+}
+
+// CheckSuccessor says why a JWT cannot take the place of another one of the same
+// operator, which listed those signing keys: it has to be signed by one of them, or
+// by the identity key. Else whoever makes up a key could list and use it in one go.
+func CheckSuccessor(later *jwt.OperatorClaims, listed []string) error {
+	if later.Issuer == later.Subject || slices.Contains(listed, later.Issuer) {
+		return nil
+	}
+	return fmt.Errorf("is signed by %s, which the operator's JWT in the mount does not list as a signing key: have it signed by one that it lists, or by the identity key", later.Issuer)
 }
 
 // DecodeAccount reads an account JWT made elsewhere. Who signed it is the
@@ -50,6 +63,10 @@ func DecodeAccount(token string) (*jwt.AccountClaims, error) {
 	}
 	if err := canonical(&claims.Account); err != nil {
 		return nil, fmt.Errorf("is not valid: %w", err)
+	}
+	if len(claims.Limits.JetStreamTieredLimits) > 0 {
+		// As jwt/v2 has it, and so every server that is given the JWT.
+		claims.Limits.JetStreamLimits = jwt.JetStreamLimits{}
 	}
 	return claims, ValidateAccount(claims.Subject, &claims.Account)
 }
