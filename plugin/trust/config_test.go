@@ -245,6 +245,89 @@ func TestAnImportFromTheAccountItselfIsRefused(t *testing.T) {
 	require.ErrorContains(t, ValidateAccount(account, parsed), "imports from the account itself")
 }
 
+func TestAShortConfigIsWhatWasWrittenWhereThatSaysNoMoreThanItHasTo(t *testing.T) {
+	for _, written := range []string{
+		`{}`,
+		`{"limits":{"conn":1000,"disk_storage":10737418240,"streams":10},"description":"orders of the shop"}`,
+		`{"limits":{"conn":0,"wildcards":false,"imports":0}}`,
+		`{"limits":{"tiered_limits":{"R1":{"disk_storage":5}}},"tags":["prod"]}`,
+		`{"exports":[{"name":"prices","subject":"prices.*","type":"service","token_req":true}]}`,
+		`{"default_permissions":{"sub":{"deny":["secret.>"]}}}`,
+		`{"default_permissions":{"pub":{"allow":["a"]},"resp":{"max":1,"ttl":5}}}`,
+		`{"authorization":{"auth_users":["[U]"]}}`,
+		`{"signing_keys":["[S]",{"kind":"user_scope","key":"[T]","role":"reader","template":{"sub":{"allow":["x"]}}}]}`,
+		`{"signing_keys":[{"kind":"user_scope","key":"[S]","template":{"payload":5}}]}`,
+		`{"mappings":{"m":[{"subject":"n","weight":40},{"subject":"o","weight":50,"cluster":"east"}]}}`,
+		`{"revocations":{"[U]":1700000000}}`,
+	} {
+		written := fillKeys(t, written)
+		parsed, err := ParseAccountConfig([]byte(written))
+		require.NoError(t, err)
+		short, err := ShortAccountConfig(parsed)
+		require.NoError(t, err)
+		require.JSONEq(t, written, string(short))
+		more, err := SaysMore([]byte(written), short)
+		require.NoError(t, err)
+		require.Nil(t, more)
+		requireSame(t, parsed, short)
+	}
+	for _, written := range []string{`{}`, `{"payload":0,"bearer_token":true}`, `{"sub":{"allow":["a"]},"src":["192.0.2.0/24"]}`} {
+		parsed, err := ParseUserConfig([]byte(written))
+		require.NoError(t, err)
+		short, err := ShortUserConfig(parsed)
+		require.NoError(t, err)
+		require.JSONEq(t, written, string(short))
+	}
+	scope, err := ParseScope([]byte(`{"template":{"sub":{"allow":["x"]},"subs":7},"description":"d"}`))
+	require.NoError(t, err)
+	short, err := ShortScopeConfig(scope)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"kind":"user_scope","template":{"sub":{"allow":["x"]},"subs":7},"description":"d"}`, string(short))
+}
+
+// requireSame writes a config again.
+func requireSame(t *testing.T, before *jwt.Account, config []byte) {
+	t.Helper()
+	again, err := ParseAccountConfig(config)
+	require.NoError(t, err)
+	full, err := AccountConfig(before)
+	require.NoError(t, err)
+	fullAgain, err := AccountConfig(again)
+	require.NoError(t, err)
+	require.JSONEq(t, string(full), string(fullAgain), "%s", config)
+}
+
+func TestAConfigThatSaysMoreThanItHasToIsKeptAsItWasWritten(t *testing.T) {
+	for name, written := range map[string]string{
+		"a default":                     `{"limits": {"conn": -1}}`,
+		"every default":                 `{"limits": {"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1, "wildcards": true}}`,
+		"an empty object":               `{"limits": {}, "default_permissions": {"pub": {}}}`,
+		"an empty list":                 `{"imports": []}`,
+		"a zero that is the default":    `{"limits": {"disk_storage": 0}}`,
+		"a tag as it is not compared":   `{"tags": ["Prod"]}`,
+		"a tag that is given twice":     `{"tags": ["prod", "prod"]}`,
+		"a key with something around":   `{"authorization": {"auth_users": ["[U]\n"]}}`,
+		"limits that servers pass over": `{"limits": {"streams": -1, "tiered_limits": {"R1": {"disk_storage": 5}}}}`,
+		"what claims it is":             `{"type": "account", "version": 2}`,
+		"the order of signing keys":     `{"signing_keys": ["[T]", "[S]"]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			written := fillKeys(t, written)
+			parsed, err := ParseAccountConfig([]byte(written))
+			require.NoError(t, err)
+			short, err := ShortAccountConfig(parsed)
+			require.NoError(t, err)
+			requireSame(t, parsed, short)
+			more, err := SaysMore([]byte(written), short)
+			require.NoError(t, err)
+			require.JSONEq(t, written, string(more))
+			require.NotContains(t, string(more), ": ", "it takes room for nothing")
+		})
+	}
+	_, err := SaysMore([]byte(`[]`), []byte(`{}`))
+	require.ErrorContains(t, err, "is not valid JSON")
+}
+
 const wholeUser = `{"pub":{"allow":["a"],"deny":["b"]},"sub":{"allow":["c queue"]},"resp":{"max":5,"ttl":1000000000},
 	"src":["192.0.2.0/24"],"times":[{"start":"08:00:00","end":"17:00:00"}],"times_location":"Europe/Berlin","subs":1,"data":2,"payload":3,
 	"bearer_token":true,"proxy_required":true,"allowed_connection_types":["STANDARD","WEBSOCKET"],"tags":["a"]}`
@@ -310,6 +393,9 @@ func FuzzParsedAccountConfigsAreReadBackTheSame(f *testing.F) {
 		shownAgain, err := AccountConfig(again)
 		require.NoError(t, err)
 		require.JSONEq(t, string(shown), string(shownAgain))
+		short, err := ShortAccountConfig(parsed)
+		require.NoError(t, err)
+		requireSame(t, parsed, short)
 	})
 }
 
