@@ -41,28 +41,46 @@ func (l *logText) String() string {
 // mount's own configuration.
 func deliveringMount(t *testing.T) (*chainMount, *server.Server, *logText) {
 	t.Helper()
-	logs := &logText{}
 	m := &chainMount{t: t, storage: storetest.New()}
-	b, err := Factory(t.Context(), &logical.BackendConfig{
+	logs := m.startDelivering()
+	m.write("config", map[string]any{"account_jwt_server_url": "nats://127.0.0.1:1"})
+	running := runServer(t, serverOptions(t, m.must(logical.ReadOperation, "config/server", map[string]any{"dir": t.TempDir()})["config"].(string)))
+	m.deliverTo(running)
+	return m, running, logs
+}
+
+// startDelivering makes the mount on its storage, and returns its log.
+func (m *chainMount) startDelivering() *logText {
+	m.t.Helper()
+	logs := &logText{}
+	b, err := Factory(m.t.Context(), &logical.BackendConfig{
 		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour},
 		StorageView: m.storage,
 		Logger:      hclog.New(&hclog.LoggerOptions{Output: logs, Level: hclog.Trace}),
 	})
-	require.NoError(t, err)
+	require.NoError(m.t, err)
 	m.backend = b.(*backend)
-	t.Cleanup(func() { m.backend.Cleanup(context.Background()) })
+	m.t.Cleanup(func() { b.Cleanup(context.Background()) })
+	return logs
+}
 
-	m.write("config", map[string]any{"account_jwt_server_url": "nats://127.0.0.1:1"})
-	running, err := server.NewServer(serverOptions(t, m.must(logical.ReadOperation, "config/server", map[string]any{"dir": t.TempDir()})["config"].(string)))
+func runServer(t *testing.T, options *server.Options) *server.Server {
+	t.Helper()
+	running, err := server.NewServer(options)
 	require.NoError(t, err)
 	running.Start()
 	t.Cleanup(running.Shutdown)
 	require.True(t, running.ReadyForConnections(10*time.Second))
+	return running
+}
+
+// deliverTo tells the mount where the server is.
+func (m *chainMount) deliverTo(running *server.Server) {
+	m.t.Helper()
 	url := running.ClientURL()
 	resp, err := m.do(logical.UpdateOperation, "config", map[string]any{"account_jwt_server_url": url, "service_url": url})
-	require.NoError(t, err)
-	require.Empty(t, resp.Warnings, "the server is up, and something is not delivered")
-	return m, running, logs
+	require.NoError(m.t, err)
+	require.Empty(m.t, resp.Warnings, "the server is up, and something is not delivered")
 }
 
 // connect lets a named user in whose key stays in the mount.

@@ -62,7 +62,7 @@ func (b *backend) checkIssuerChange(ctx context.Context, s logical.Storage, name
 	if stored == nil || stored.kind() == entry.kind() {
 		return nil
 	}
-	using, err := store.IssuerOfRoles.Users(ctx, s, name)
+	using, err := store.IssuerOfRoles.Dependent(ctx, s, name, roleDepends(s, func(of place) bool { return of.Issuer == name }))
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 	defer b.configuring.Unlock()
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	using, err := store.IssuerOfRoles.Users(ctx, req.Storage, name)
+	using, err := store.IssuerOfRoles.Dependent(ctx, req.Storage, name, roleDepends(req.Storage, func(of place) bool { return of.Issuer == name }))
 	if err != nil {
 		return nil, err
 	}

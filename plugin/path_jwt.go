@@ -23,7 +23,7 @@ func (b *backend) pathsJWT() []*framework.Path {
 					Summary:  "List accounts and users.",
 					Responses: responds(http.StatusOK, "The names, and what is behind them.", map[string]*framework.FieldSchema{
 						"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Names of accounts and users."},
-						"key_info": {Type: framework.TypeMap, Description: "By name: type, public_key, for accounts whether they are delivered, for users their account."},
+						"key_info": {Type: framework.TypeMap, Description: "By name: type, public_key, for accounts whether they are delivered, for users their account; or the error with which it cannot be read."},
 					}),
 				},
 			},
@@ -116,7 +116,7 @@ func jwtFields() map[string]*framework.FieldSchema {
 		"force": {
 			Type:        framework.TypeBool,
 			Query:       true,
-			Description: `Delete an account that roles or users depend on; they cannot be used then. In a write: take over an account_jwt although the account was deleted here.`,
+			Description: `Delete an account that roles or users depend on; they cannot be used then; or what cannot be read. In a write: take over an account_jwt although the account was deleted here.`,
 		},
 
 		"user_jwt": {

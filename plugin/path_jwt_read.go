@@ -151,21 +151,25 @@ func (b *backend) listJWTs(ctx context.Context, req *logical.Request, d *framewo
 	}
 	info := make(map[string]any, len(names))
 	for _, name := range names {
-		named, err := b.chain.Named(ctx, req.Storage, name)
-		if err != nil {
-			return nil, err
-		}
-		if named == nil { // deleted meanwhile
-			continue
-		}
-		if info[name], err = b.jwtInfo(ctx, req.Storage, named); err != nil {
-			return nil, err
+		shown, err := b.jwtInfo(ctx, req.Storage, name)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil: // it is this one's fault, and no other's
+			info[name] = map[string]any{"error": err.Error()}
+		case shown != nil: // nil: it was deleted meanwhile
+			info[name] = shown
 		}
 	}
 	return logical.ListResponseWithInfo(names, info), nil
 }
 
-func (b *backend) jwtInfo(ctx context.Context, s logical.Storage, named *chain.Named) (map[string]any, error) {
+// jwtInfo is what is behind a name, nil if nothing is.
+func (b *backend) jwtInfo(ctx context.Context, s logical.Storage, name string) (map[string]any, error) {
+	named, err := b.chain.Named(ctx, s, name)
+	if named == nil || err != nil {
+		return nil, err
+	}
 	info := map[string]any{"type": named.Type, "public_key": named.PublicKey}
 	switch {
 	case named.Type == chain.TypeUser:
@@ -206,7 +210,7 @@ func (b *backend) deleteNamed(ctx context.Context, s logical.Storage, name strin
 	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	roles, err := store.AccountOfRoles.Users(ctx, s, name)
+	roles, err := store.AccountOfRoles.Dependent(ctx, s, name, roleDepends(s, func(of place) bool { return of.Account == name }))
 	if err != nil {
 		return nil, err
 	}

@@ -325,6 +325,9 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	stored, err := readRole(ctx, s, name)
+	if err != nil {
+		stored, err = b.unreadableRole(ctx, s, name)
+	}
 	if stored == nil || err != nil {
 		return nil, err
 	}
@@ -350,6 +353,27 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 		return nil, err
 	}
 	return b.scopedAccounts(ctx, s, stored)
+}
+
+// unreadableRole is a role whose entry cannot be read, for its deletion: it may be of
+// every place where it is listed.
+func (b *backend) unreadableRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, error) {
+	accounts, err := store.AccountOfRoles.UsedBy(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	issuers, err := store.IssuerOfRoles.UsedBy(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	found := newRoleEntry()
+	for _, account := range accounts {
+		found.Former = append(found.Former, place{Account: account, OwnsKey: true})
+	}
+	for _, issuer := range issuers {
+		found.Former = append(found.Former, place{Issuer: issuer})
+	}
+	return found, nil
 }
 
 const roleHelp = `

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -255,18 +256,18 @@ func (p *syncAccounts) add(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	name, revoked, err := p.chain.Known(ctx, p.storage, id)
-	if err != nil {
-		return err
-	}
 	account := syncAccount{AccountState: state}
+	name, revoked, err := p.chain.Known(ctx, p.storage, id)
+	if err != nil { // it is this account's fault, and no other's
+		account.Error = cmp.Or(account.Error, err.Error())
+	}
 	if state.Wanted != "" {
 		account.Name = name
 	}
 	if revoked {
 		load, err := p.chain.RevocationLoad(ctx, p.storage, id)
 		if err != nil {
-			return err
+			account.Error = cmp.Or(account.Error, err.Error())
 		}
 		account.Revocations, account.RevocationsRoom = load.Count, load.Room
 		if warning := load.Warning(); warning != "" {

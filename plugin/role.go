@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	sockaddr "github.com/hashicorp/go-sockaddr"
@@ -45,6 +46,15 @@ type place struct {
 }
 
 func (e *roleEntry) place() place { return place{e.Account, e.Issuer, e.OwnsKey()} }
+
+// roleDepends returns what says of a role, by name, whether it is of that place, or
+// has not been cleared out of it yet. One that cannot be read may be.
+func roleDepends(s logical.Storage, here func(place) bool) func(context.Context, string) bool {
+	return func(ctx context.Context, name string) bool {
+		entry, err := readRole(ctx, s, name)
+		return err != nil || entry != nil && (here(entry.place()) || slices.ContainsFunc(entry.Former, here))
+	}
+}
 
 func newRoleEntry() *roleEntry {
 	return &roleEntry{Role: *roles.New(), TokenParams: tokenutil.TokenParams{}}

@@ -87,7 +87,7 @@ func New(logger hclog.Logger, deliver Deliver) *Chain {
 	return &Chain{
 		logger:      logger,
 		deliver:     deliver,
-		revocations: newRevocations(),
+		revocations: newRevocations(logger),
 		operators:   store.NewCache[operatorSlot](),
 		accounts:    store.NewCache[Account](),
 		served:      newServedCache(),

@@ -14,7 +14,7 @@ import (
 // A Deletion says under which conditions something may be deleted.
 type Deletion struct {
 	Roles   []string      // that depend on an account; the caller keeps others from coming
-	Force   bool          // delete it although roles or users depend on it
+	Force   bool          // delete it although roles or users depend on it, or although it cannot be read
 	Longest time.Duration // what a user JWT lives at most
 }
 
@@ -24,8 +24,13 @@ func (c *Chain) Delete(ctx context.Context, s logical.Storage, name string, give
 	// A user is revoked before it is deleted, so that a crash leaves none that is
 	// gone and let in; and after, for a JWT that a reader was given meanwhile.
 	stored, err := readNamed(ctx, s, name)
-	if stored == nil || err != nil {
-		return nil, err
+	switch {
+	case err != nil && given.Force:
+		return nil, c.dropUnreadable(ctx, s, name)
+	case err != nil:
+		return nil, fault.In("name", "%q cannot be read: with force=true it is deleted all the same, and a user of that name is not revoked (%s)", name, err)
+	case stored == nil:
+		return nil, nil
 	}
 	if _, err := c.revokeNamed(ctx, s, stored, given.Longest); err != nil {
 		return nil, err
@@ -39,6 +44,16 @@ func (c *Chain) Delete(ctx context.Context, s logical.Storage, name string, give
 		changed = append(changed, deleted.PublicKey)
 	}
 	return changed, err
+}
+
+// dropUnreadable deletes an entry that cannot be read, if it still cannot be.
+func (c *Chain) dropUnreadable(ctx context.Context, s logical.Storage, name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := readNamed(ctx, s, name); err == nil {
+		return fault.In("name", "%q can be read again: try once more", name)
+	}
+	return c.dropNamed(ctx, s, name)
 }
 
 // revokeNamed revokes a user that is about to be deleted, and returns the public
@@ -127,7 +142,10 @@ func forgetDeleted(ctx context.Context, s logical.Storage, entry *namedEntry) er
 }
 
 func checkUnused(ctx context.Context, s logical.Storage, name string, roles []string) error {
-	users, err := store.AccountOfUsers.Users(ctx, s, name)
+	users, err := store.AccountOfUsers.Dependent(ctx, s, name, func(ctx context.Context, user string) bool {
+		entry, err := readNamed(ctx, s, user)
+		return err != nil || entry != nil && entry.Type == TypeUser && entry.Account == name
+	})
 	if err != nil {
 		return err
 	}

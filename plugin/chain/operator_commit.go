@@ -85,7 +85,7 @@ func (c *Chain) storeNewSigner(ctx context.Context, s logical.Storage, after *op
 func (c *Chain) markAll(ctx context.Context, s logical.Storage, now time.Time, write func() error) ([]string, error) {
 	c.versions.Lock()
 	defer c.versions.Unlock()
-	ids, err := store.List(ctx, s, accountIDPrefix)
+	ids, err := c.accountKeys(ctx, s, accountIDPrefix)
 	if err != nil {
 		return nil, err
 	}

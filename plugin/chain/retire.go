@@ -3,12 +3,13 @@ package chain
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 // noteRetiring notes when the overlaps of the account's former keys end, so that
@@ -19,19 +20,21 @@ func noteRetiring(ctx context.Context, s logical.Storage, name string, entry *na
 			continue
 		}
 		key := retirePrefix + strconv.FormatInt(former.RetireAt, 10) + "/" + name
-		if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: []byte("{}")}); err != nil {
-			return fmt.Errorf("writing %s: %w", key, err)
+		if err := store.Write(ctx, s, key, struct{}{}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // Retire drops all keys whose overlap is over, and returns the public keys of
-// the accounts that had any.
+// the accounts that had any. An account that cannot be changed is in the error, and
+// stops no other.
 func (c *Chain) Retire(ctx context.Context, s logical.Storage, now time.Time) ([]string, error) {
-	times, err := s.List(ctx, retirePrefix)
+	failures := []error{c.retireOperatorKeys(ctx, s, now)}
+	times, err := store.List(ctx, s, retirePrefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing the keys to retire: %w", err)
+		return nil, errors.Join(append(failures, err)...)
 	}
 	var changed []string
 	for _, at := range times {
@@ -39,24 +42,20 @@ func (c *Chain) Retire(ctx context.Context, s logical.Storage, now time.Time) ([
 		if err != nil || unix > now.Unix() {
 			continue
 		}
-		names, err := s.List(ctx, retirePrefix+at)
-		if err != nil {
-			return changed, fmt.Errorf("listing the keys to retire: %w", err)
-		}
+		names, err := store.List(ctx, s, retirePrefix+at)
+		failures = append(failures, err)
 		for _, name := range names {
 			id, err := c.retireKeysOf(ctx, s, name, now)
-			if err != nil {
-				return changed, err
-			}
 			if id != "" {
 				changed = append(changed, id)
 			}
-			if err := s.Delete(ctx, retirePrefix+at+name); err != nil {
-				return changed, fmt.Errorf("deleting %s: %w", retirePrefix+at+name, err)
+			if err == nil {
+				err = store.Delete(ctx, s, retirePrefix+at+name)
 			}
+			failures = append(failures, err)
 		}
 	}
-	return changed, c.retireOperatorKeys(ctx, s, now)
+	return changed, errors.Join(failures...)
 }
 
 func (c *Chain) retireKeysOf(ctx context.Context, s logical.Storage, name string, now time.Time) (string, error) {

@@ -3,6 +3,7 @@ package chain
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -86,28 +87,28 @@ func condense(revoked []Revocation, keep int) []Revocation {
 }
 
 // PruneRevocations drops the revocations that are over, and returns a warning for
-// each account, by public key, that has little room left for more.
+// each account, by public key, that has little room left for more. An account that
+// cannot be read is in the error, and stops no other.
 func (c *Chain) PruneRevocations(ctx context.Context, s logical.Storage, now time.Time) (map[string]string, error) {
 	skew, err := c.ClockSkew(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	left, err := c.revocations.prune(ctx, s, now, skew)
-	if err != nil {
-		return nil, err
-	}
+	failures := []error{err}
 	warnings := map[string]string{}
 	for account, count := range left {
 		if count < fewRevocations {
 			continue
 		}
 		load, err := c.RevocationLoad(ctx, s, account)
+		failures = append(failures, err)
 		if err != nil {
-			return warnings, err
+			continue
 		}
 		if warning := load.Warning(); warning != "" {
 			warnings[account] = warning
 		}
 	}
-	return warnings, nil
+	return warnings, errors.Join(failures...)
 }

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
@@ -49,6 +51,8 @@ func (r Revocation) merge(other Revocation) Revocation {
 // revocations holds those of the accounts that have been asked for. Storage is
 // the truth; invalidate makes it be read again.
 type revocations struct {
+	logger hclog.Logger
+
 	mu       sync.Mutex
 	accounts map[string]*accountRevocations
 	some     map[string]bool // accounts that have come to have some since the process started
@@ -75,6 +79,7 @@ type accountRevocations struct {
 	segments map[int]segment
 	number   map[string]int // of the segment that a key is in
 	everyone int64          // up to which time of issue the account's JWT revokes everyone
+	leftover []string       // storage keys among those of the segments that no segment can have
 }
 
 // A segment is what is in one storage entry, by key. It is never changed but
@@ -91,8 +96,8 @@ type waitingRevocation struct {
 	err     error
 }
 
-func newRevocations() *revocations {
-	return &revocations{accounts: map[string]*accountRevocations{}, some: map[string]bool{}}
+func newRevocations(logger hclog.Logger) *revocations {
+	return &revocations{logger: logger, accounts: map[string]*accountRevocations{}, some: map[string]bool{}}
 }
 
 // of returns those of an account for use until release is called. Those of an
@@ -110,7 +115,7 @@ func (r *revocations) of(account string) (a *accountRevocations, release func())
 	return a, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if a.users--; a.users == 0 && len(a.segments) == 0 {
+		if a.users--; a.users == 0 && len(a.segments) == 0 && len(a.leftover) == 0 {
 			delete(r.accounts, account)
 		}
 	}
@@ -302,15 +307,17 @@ func (a *accountRevocations) load(ctx context.Context, s logical.Storage, accoun
 	if a.loaded { // only who holds mu changes it
 		return nil
 	}
-	keys, err := s.List(ctx, revokedPrefix+account+"/")
+	keys, err := store.List(ctx, s, revokedPrefix+account+"/")
 	if err != nil {
-		return fmt.Errorf("listing the revocations of account %s: %w", account, err)
+		return err
 	}
 	a.empty(len(keys))
+	a.leftover = nil
 	for _, key := range keys {
-		number, err := strconv.Atoi(key)
-		if err != nil {
-			return fmt.Errorf("the revocations of account %s have a segment %q", account, key)
+		number, ok := segmentNumber(key)
+		if !ok {
+			a.leftover = append(a.leftover, revokedPrefix+account+"/"+key)
+			continue
 		}
 		stored, err := store.Read[[]Revocation](ctx, s, segmentKey(account, number))
 		if err != nil {
@@ -400,27 +407,48 @@ func (r *revocations) remove(ctx context.Context, s logical.Storage, account str
 	return removed, around(ctx, func(ctx context.Context) error { return a.store(ctx, s, account, changed) })
 }
 
-// prune drops what is over, of all accounts, and returns how many revocations
-// those that had any have left. The servers need not hear of it: an expired JWT
-// is refused without a revocation.
+// prune drops what is over, of all accounts, and what is left of writes that failed;
+// it returns how many revocations those that had any have left. The servers need not
+// hear of it: an expired JWT is refused without a revocation.
+//
+// An account whose revocations cannot be read is in the error, and stops no other.
 func (r *revocations) prune(ctx context.Context, s logical.Storage, now time.Time, skew time.Duration) (map[string]int, error) {
-	accounts, err := s.List(ctx, revokedPrefix)
+	accounts, err := store.List(ctx, s, revokedPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing the accounts with revocations: %w", err)
+		return nil, err
 	}
 	unnoticed := func(ctx context.Context, write writer) error { return write(ctx) }
 	over := func(r Revocation) bool { return r.over(now, skew) }
 	left := make(map[string]int, len(accounts))
+	var failures []error
 	for _, account := range accounts {
 		account = strings.TrimSuffix(account, "/")
-		if _, err := r.remove(ctx, s, account, over, unnoticed); err != nil {
-			return nil, err
+		_, err := r.remove(ctx, s, account, over, unnoticed)
+		if err == nil {
+			left[account], err = r.count(ctx, s, account)
 		}
-		if left[account], err = r.count(ctx, s, account); err != nil {
-			return nil, err
+		if err == nil {
+			err = r.clear(ctx, s, account)
+		}
+		failures = append(failures, err)
+	}
+	return left, errors.Join(failures...)
+}
+
+// clear deletes what is among an account's segments and cannot be one.
+func (r *revocations) clear(ctx context.Context, s logical.Storage, account string) error {
+	a, release := r.of(account)
+	defer release()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range a.leftover {
+		r.logger.Warn("the storage has a leftover of a write that failed, which is passed over", "key", key)
+		if err := store.Delete(ctx, s, key); err != nil {
+			return err
 		}
 	}
-	return left, nil
+	a.leftover = nil
+	return nil
 }
 
 // count returns how many revocations an account has, those that are over but

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
@@ -25,7 +26,7 @@ func addRevocation(t *testing.T, r *revocations, s logical.Storage, wanted Revoc
 
 func TestRevocationsAreReadBackByAnotherNode(t *testing.T) {
 	s, now := &logical.InmemStorage{}, time.Now()
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	want := []Revocation{}
 	for i := range 2*segmentSize + 1 {
 		wanted := Revocation{User: fmt.Sprintf("U%d", i), At: now.Unix(), Until: now.Unix() + 60}
@@ -33,7 +34,7 @@ func TestRevocationsAreReadBackByAnotherNode(t *testing.T) {
 		addRevocation(t, r, s, wanted)
 	}
 	require.Len(t, storetest.KeysBelow(t, s, revokedPrefix), 3, "segments hold a thousand each")
-	for _, reader := range []*revocations{r, newRevocations()} {
+	for _, reader := range []*revocations{r, newRevocations(hclog.NewNullLogger())} {
 		live, err := reader.list(t.Context(), s, revokingAccount, now, time.Minute)
 		require.NoError(t, err)
 		require.ElementsMatch(t, want, live)
@@ -42,7 +43,7 @@ func TestRevocationsAreReadBackByAnotherNode(t *testing.T) {
 
 func TestAThousandRevocationsAtOnceAreAFewWrites(t *testing.T) {
 	s := storetest.New()
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	release := make(chan struct{})
 	var changes int
 	around := func(ctx context.Context, write writer) error {
@@ -72,7 +73,7 @@ func TestAThousandRevocationsAtOnceAreAFewWrites(t *testing.T) {
 
 func TestARevocationAgainTakesTheLaterTimes(t *testing.T) {
 	s := &logical.InmemStorage{}
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	addRevocation(t, r, s, Revocation{User: "U", At: 10, Until: 100})
 	addRevocation(t, r, s, Revocation{User: "U", At: 5, Until: 200})
 	live, err := r.list(t.Context(), s, revokingAccount, time.Unix(20, 0), time.Minute)
@@ -86,7 +87,7 @@ func TestARevocationAgainTakesTheLaterTimes(t *testing.T) {
 
 func TestRevocationsThatAreOverAreForgotten(t *testing.T) {
 	s := &logical.InmemStorage{}
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	addRevocation(t, r, s, Revocation{User: "short", At: 1, Until: 10})
 	addRevocation(t, r, s, Revocation{User: "long", At: 1, Until: 1000})
 	prune := func(now time.Time) map[string]int {
@@ -95,7 +96,7 @@ func TestRevocationsThatAreOverAreForgotten(t *testing.T) {
 		return left
 	}
 	require.Equal(t, map[string]int{revokingAccount: 1}, prune(time.Unix(500, 0)))
-	live, err := newRevocations().list(t.Context(), s, revokingAccount, time.Unix(0, 0), time.Minute)
+	live, err := newRevocations(hclog.NewNullLogger()).list(t.Context(), s, revokingAccount, time.Unix(0, 0), time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, []Revocation{{User: "long", At: 1, Until: 1000}}, live)
 	prune(time.Unix(1000, 0))
@@ -108,7 +109,7 @@ func TestRevocationsThatAreOverAreForgotten(t *testing.T) {
 
 func TestARevocationThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 	s := storetest.New()
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	addRevocation(t, r, s, Revocation{User: "first", At: 1})
 	s.FailOn(func(operation, _ string) bool { return operation == "put" })
 	require.ErrorIs(t, r.add(t.Context(), s, revokingAccount, Revocation{User: "second", At: 1}, directly), storetest.ErrStorage)
@@ -124,13 +125,13 @@ func TestARevocationThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 
 func TestRevocationsAreUndone(t *testing.T) {
 	s := &logical.InmemStorage{}
-	r := newRevocations()
+	r := newRevocations(hclog.NewNullLogger())
 	addRevocation(t, r, s, Revocation{User: "kept", At: 1})
 	addRevocation(t, r, s, Revocation{User: "undone", At: 1})
 	count, err := r.remove(t.Context(), s, revokingAccount, func(r Revocation) bool { return r.User == "undone" }, directly)
 	require.NoError(t, err)
 	require.Equal(t, 1, count)
-	live, err := newRevocations().list(t.Context(), s, revokingAccount, time.Now(), time.Minute)
+	live, err := newRevocations(hclog.NewNullLogger()).list(t.Context(), s, revokingAccount, time.Now(), time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, []Revocation{{User: "kept", At: 1}}, live)
 }

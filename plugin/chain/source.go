@@ -2,7 +2,6 @@ package chain
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -120,9 +119,9 @@ func (c *chainSource) Wanted(ctx context.Context, id string) (string, bool, erro
 // All yields the accounts of the mount, and those whose removal is pending.
 func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		ids, err := c.storage.List(ctx, accountIDPrefix)
+		ids, err := c.chain.accountKeys(ctx, c.storage, accountIDPrefix)
 		if err != nil {
-			yield("", fmt.Errorf("listing the accounts: %w", err))
+			yield("", err)
 			return
 		}
 		for _, id := range ids {
@@ -138,7 +137,7 @@ func (c *chainSource) All(ctx context.Context) iter.Seq2[string, error] {
 func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
 	c.chain.versions.Lock()
 	defer c.chain.versions.Unlock()
-	ids, err := store.List(ctx, c.storage, pendingPrefix)
+	ids, err := c.chain.accountKeys(ctx, c.storage, pendingPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +147,7 @@ func (c *chainSource) Pending(ctx context.Context) ([]string, error) {
 		if all == nil || err != nil {
 			return ids, err
 		}
-		every, err := store.List(ctx, c.storage, accountIDPrefix)
+		every, err := c.chain.accountKeys(ctx, c.storage, accountIDPrefix)
 		if err != nil {
 			return nil, err
 		}
@@ -165,25 +164,32 @@ type removedMarker struct {
 }
 
 // Removed lists the accounts that the servers dropped of late, and forgets those
-// of longer ago.
+// of longer ago. One of which cannot be read when it was is one of late: its marker
+// is made anew.
 func (c *chainSource) Removed(ctx context.Context) ([]string, error) {
-	ids, err := c.storage.List(ctx, removedPrefix)
+	ids, err := c.chain.accountKeys(ctx, c.storage, removedPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing the removed accounts: %w", err)
+		return nil, err
 	}
-	oldest := time.Now().Add(-delivery.RememberRemoved).Unix()
+	now := time.Now()
+	oldest := now.Add(-delivery.RememberRemoved).Unix()
 	var recent []string
 	for _, id := range ids {
 		marker, err := store.Read[removedMarker](ctx, c.storage, removedPrefix+id)
+		if err != nil {
+			c.chain.logger.Warn("it cannot be read when an account was removed, which is taken for now", "account", id, "error", err)
+			marker = &removedMarker{At: now.Unix()}
+			if err := store.Write(ctx, c.storage, removedPrefix+id, marker); err != nil {
+				return nil, err
+			}
+		}
 		switch {
-		case err != nil:
-			return nil, err
 		case marker == nil:
 		case marker.At >= oldest:
 			recent = append(recent, id)
 		default:
-			if err := c.storage.Delete(ctx, removedPrefix+id); err != nil {
-				return nil, fmt.Errorf("deleting %s: %w", removedPrefix+id, err)
+			if err := store.Delete(ctx, c.storage, removedPrefix+id); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -224,14 +230,14 @@ func (c *chainSource) Delivered(ctx context.Context, id, accountJWT string) erro
 		if err := store.Write(ctx, c.storage, removedPrefix+id, removedMarker{At: time.Now().Unix()}); err != nil {
 			return err
 		}
-		if err := c.storage.Delete(ctx, accountIDPrefix+id); err != nil {
-			return fmt.Errorf("deleting %s: %w", accountIDPrefix+id, err)
+		if err := store.Delete(ctx, c.storage, accountIDPrefix+id); err != nil {
+			return err
 		}
 	case accountJWT != "":
 		return nil // it was deleted meanwhile
 	}
-	if err := c.storage.Delete(ctx, pendingPrefix+id); err != nil {
-		return fmt.Errorf("deleting %s: %w", pendingPrefix+id, err)
+	if err := store.Delete(ctx, c.storage, pendingPrefix+id); err != nil {
+		return err
 	}
 	return c.chain.oneDelivered(ctx, c.storage, id)
 }
@@ -264,8 +270,8 @@ func (c *Chain) oneDelivered(ctx context.Context, s logical.Storage, id string) 
 	if len(c.everyone) > 0 {
 		return nil
 	}
-	if err := s.Delete(ctx, pendingAllKey); err != nil {
-		return fmt.Errorf("deleting %s: %w", pendingAllKey, err)
+	if err := store.Delete(ctx, s, pendingAllKey); err != nil {
+		return err
 	}
 	c.everyone = nil
 	return nil

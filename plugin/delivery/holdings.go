@@ -25,18 +25,15 @@ func (s *syncRun) filesLost(ctx context.Context) (bool, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, id := range s.some {
 		group.Go(func() error {
-			_, ok, err := s.source.Wanted(ctx, id)
-			if err != nil {
-				return fmt.Errorf("reading an account: %w", err)
+			// One that cannot be read is in the report already.
+			if _, ok, err := s.source.Wanted(ctx, id); err == nil && ok && !s.leaving(id) {
+				missing, err := s.lookup(ctx, id)
+				if missing {
+					lost.Store(true)
+				}
+				return err
 			}
-			if !ok || s.leaving(id) {
-				return nil
-			}
-			missing, err := s.lookup(ctx, id)
-			if missing {
-				lost.Store(true)
-			}
-			return err
+			return ctx.Err()
 		})
 	}
 	err := group.Wait()
@@ -83,10 +80,7 @@ func (s *syncRun) unknown(ctx context.Context, prune bool) error {
 		}
 		// It may have been made after the source was listed.
 		_, ok, err := s.source.Wanted(ctx, id)
-		if err != nil {
-			return fmt.Errorf("reading an account: %w", err)
-		}
-		if !ok {
+		if err == nil && !ok {
 			s.report.Unknown = append(s.report.Unknown, Unknown{Account: id})
 		}
 	}

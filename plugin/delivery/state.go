@@ -27,8 +27,9 @@ type AccountState struct {
 	Pending   bool   `json:"pending"`
 	Servers   int    `json:"servers"` // how many servers agreed at the last attempt
 
+	Error string `json:"error,omitempty"` // of the last attempt, or of reading the account
+
 	// The rest is of a pending account.
-	Error    string     `json:"error,omitempty"` // of the last attempt
 	Since    *time.Time `json:"since,omitempty"` // when it became pending, as far as this process knows
 	Attempts int        `json:"attempts,omitempty"`
 	NextTry  *time.Time `json:"next_try,omitempty"`
@@ -82,21 +83,26 @@ func (r *Reconciler) Pending(after string, limit int) []AccountState {
 	return states
 }
 
-// Status returns the delivery of one account.
+// Status returns the delivery of one account. That it cannot be read is its own
+// error; the one returned is of the caller's context.
 func (r *Reconciler) Status(ctx context.Context, id string) (AccountState, error) {
 	accountJWT, _, err := r.source.Wanted(ctx, id)
-	if err != nil {
-		return AccountState{}, err
+	if ctx.Err() != nil {
+		return AccountState{}, ctx.Err()
 	}
-	wanted := version(accountJWT)
+	state := AccountState{Account: id, Wanted: version(accountJWT), Servers: len(r.fleet.present())}
+	state.Delivered = state.Wanted
+	if err != nil {
+		state.Error = err.Error()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if u := r.undone[id]; u != nil && u.pending() {
-		state := u.state(id)
+		wanted := state.Wanted
+		state = u.state(id)
 		state.Wanted = wanted
-		return state, nil
 	}
-	return AccountState{Account: id, Wanted: wanted, Delivered: wanted, Servers: len(r.fleet.present())}, nil
+	return state, nil
 }
 
 // pending tells an account that is to be delivered from one that is only compared.
