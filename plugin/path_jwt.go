@@ -170,7 +170,7 @@ func jwtResponse() map[string]*framework.FieldSchema {
 	delete(fields, "signed_nonce")
 	delete(fields, "creds")
 	maps.Copy(fields, map[string]*framework.FieldSchema{
-		"config":       {Type: framework.TypeMap, Description: "The account or user as it was written, with what was left out filled in."},
+		"config":       {Type: framework.TypeMap, Description: "The account or user as it was written; of one that was imported, what can be written to have it. Defaults are not filled in."},
 		"nats_name":    {Type: framework.TypeString, Description: "The name in the JWT."},
 		"seed_set":     {Type: framework.TypeBool, Description: "Whether the mount has the identity key."},
 		"external":     {Type: framework.TypeBool, Description: "Whether someone else operates the account's NATS."},

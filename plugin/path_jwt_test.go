@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -302,7 +301,7 @@ func TestAScopedRolesKeyFollowsTheRole(t *testing.T) {
 
 func TestAnAccountThatRolesDependOnIsDeletedOnlyByForce(t *testing.T) {
 	m := newAccountMount(t)
-	require.NoError(t, store.AccountOfRoles.Add(t.Context(), m.storage, "orders", "ci"))
+	m.must(logical.CreateOperation, "role/ci", map[string]any{"role_type": "vault", "account": "orders"})
 	m.refuse(logical.DeleteOperation, "jwt/orders", nil, `name "orders" cannot be deleted: roles depend on it (ci)`)
 	m.must(logical.DeleteOperation, "jwt/orders", map[string]any{"force": true})
 	opened, err := m.chain.Account(t.Context(), m.storage, "orders")

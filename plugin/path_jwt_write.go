@@ -82,11 +82,8 @@ func (b *backend) checkRolesOf(ctx context.Context, s logical.Storage, name stri
 	}
 	for _, of := range names {
 		role, err := b.role(ctx, s, of)
-		if err != nil {
-			return err
-		}
-		if role == nil || role.entry.Account != name {
-			continue // it is being made, or has moved
+		if err != nil || role == nil || role.entry.Account != name {
+			continue // it cannot be read and gives nobody anything, is being made, or has moved
 		}
 		if err := role.compiled.CheckAccount(account); err != nil {
 			return fault.In("config", "does not suit role %q of the account: its %s", of, err)

@@ -58,42 +58,74 @@ func (c *Chain) checkAccount(ctx context.Context, s logical.Storage, name string
 	return err
 }
 
-// checkImports refuses imports of what the other account does not export. A
-// nats-server would drop them without a word to whoever wrote them.
+// checkImports refuses imports that nats-server would leave out, without a word to
+// whoever wrote them: of what the other account does not export, or not to this one,
+// and those that lead back to the account itself.
 func (c *Chain) checkImports(ctx context.Context, s logical.Storage, entry *namedEntry) error {
+	if len(entry.Claims.Imports) == 0 {
+		return nil
+	}
+	accounts := map[string]*namedAccount{entry.PublicKey: {claims: entry.claims()}}
+	of := func(id string) (*namedAccount, error) {
+		if known, ok := accounts[id]; ok {
+			return known, nil
+		}
+		found, err := readAccount(ctx, s, id)
+		accounts[id] = found
+		return found, err
+	}
+	now := time.Now()
 	for i, imported := range entry.Claims.Imports {
-		index, err := readIndex(ctx, s, imported.Account)
+		exporter, err := of(imported.Account)
 		if err != nil {
 			return err
 		}
-		var exporter *namedEntry
-		if index != nil {
-			if exporter, err = readNamed(ctx, s, index.Name); err != nil {
-				return err
-			}
-		}
-		if exporter == nil || exporter.PublicKey != imported.Account {
+		if exporter == nil {
 			return fault.In("config", "imports[%d] is from account %s, which is not in the mount", i, imported.Account)
 		}
-		subject := imported.Subject
-		if imported.IsService() && imported.GetTo() != "" {
-			subject = jwt.Subject(imported.GetTo())
-		}
-		found := false
-		for _, export := range exporter.Claims.Exports {
-			if export.Type != imported.Type || !subject.IsContainedIn(export.Subject) {
-				continue
-			}
-			found = true
-			if export.TokenReq && imported.Token == "" {
-				return fault.In("config", "imports[%d] needs a token: account %q exports %q with token_req; have one made at jwt/%s/activation", i, index.Name, export.Subject, index.Name)
-			}
-		}
-		if !found {
-			return fault.In("config", "imports[%d] names an unknown export: account %q exports no %s that holds %q", i, index.Name, strings.ToLower(imported.Type.String()), subject)
+		err = trust.CheckImport(imported, entry.PublicKey, exporter.claims, now)
+		switch {
+		case errors.Is(err, trust.ErrNotExported):
+			return fault.In("config", "imports[%d] names an unknown export: account %q exports no %s that holds %q",
+				i, exporter.name, strings.ToLower(imported.Type.String()), trust.ExportedSubject(imported))
+		case errors.Is(err, trust.ErrNeedsToken):
+			return fault.In("config", "imports[%d] needs a token: account %q exports %q with token_req; have one made at jwt/%s/activation",
+				i, exporter.name, trust.ExportedSubject(imported), exporter.name)
+		case err != nil:
+			return fault.In("config", "imports[%d] %s", i, err)
 		}
 	}
-	return nil
+	err := trust.CheckCycles(entry.PublicKey, entry.Claims.Imports, func(id string) (*jwt.Account, error) {
+		found, err := of(id)
+		if found == nil || err != nil {
+			return nil, err
+		}
+		return found.claims, nil
+	})
+	var cycle *trust.CycleError
+	if errors.As(err, &cycle) {
+		return fault.In("config", "%s", cycle)
+	}
+	return err
+}
+
+// namedAccount is an account of the mount with all of its signing keys.
+type namedAccount struct {
+	name   string
+	claims *jwt.Account
+}
+
+// readAccount returns the account with that public key, nil if the mount has none.
+func readAccount(ctx context.Context, s logical.Storage, id string) (*namedAccount, error) {
+	index, err := readIndex(ctx, s, id)
+	if index == nil || err != nil {
+		return nil, err
+	}
+	entry, err := readNamed(ctx, s, index.Name)
+	if entry == nil || err != nil || entry.PublicKey != id {
+		return nil, err
+	}
+	return &namedAccount{name: index.Name, claims: entry.claims()}, nil
 }
 
 // checkUsers refuses what nats-server would refuse the account's named users for.

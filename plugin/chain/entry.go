@@ -36,6 +36,10 @@ type namedEntry struct {
 	NATSName string       `json:"nats_name,omitempty"` // in its JWT, if not the name it has here
 	Imported *importedJWT `json:"imported,omitempty"`  // the latest account_jwt or user_jwt that was taken over
 
+	// Written is the config as it was written, where it says more than the claims
+	// do, as with a default that is spelled out; it is shown again.
+	Written json.RawMessage `json:"written,omitempty"`
+
 	// Of an account.
 	Claims   *jwt.Account `json:"claims,omitempty"` // without the signing keys below
 	Keys     []signingKey `json:"keys,omitempty"`

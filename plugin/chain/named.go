@@ -48,7 +48,8 @@ type SigningKey struct {
 // Delivers reports whether it is an account that the mount delivers.
 func (n *Named) Delivers() bool { return n.Type == TypeAccount && !n.External }
 
-// Config is the account or user as NATS writes it in the "nats" claim of its JWT.
+// Config is the account or user as NATS writes it in the "nats" claim of its JWT:
+// as it was written, or what can be written to have it.
 func (n *Named) Config() ([]byte, error) { return n.entry.config() }
 
 // HasGatedExports reports whether the account has exports that take an activation
