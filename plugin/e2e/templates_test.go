@@ -94,7 +94,7 @@ func TestATemplateBoundsWhenAndFromWhereAndHowMuch(t *testing.T) {
 		"within its hours":                 {hours("00:00:00", "23:59:59"), true},
 		"outside of its hours":             {hours(later(2*time.Hour), later(3*time.Hour)), false},
 		"over plain NATS":                  {`"allowed_connection_types":["STANDARD"]`, true},
-		"over MQTT only":                   {`"allowed_connection_types":["MQTT"]`, false},
+		"over MQTT only":                   {`"allowed_connection_types":["MQTT"],"bearer_token":true`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := e.in(t)
