@@ -57,6 +57,47 @@ func (m *chainMount) listedKeys(account string) jwt.SigningKeys {
 	return accountClaims(m.t, m.read("jwt/" + account)["jwt"]).SigningKeys
 }
 
+func TestALaterOperatorJWTUndoesNoRotation(t *testing.T) {
+	n, m := newTree(t, true), newChainMount(t)
+	next := newKey(t, trust.Operator)
+	later := func(keys ...*trust.Key) map[string]any {
+		n.issued++
+		operator := jwt.Operator{SystemAccount: n.system.Public(), StrictSigningKeyUsage: true}
+		var seeds []any
+		for _, key := range keys {
+			operator.SigningKeys.Add(key.Public())
+			seeds = append(seeds, key.Seed())
+		}
+		token, err := trust.EncodeOperator(n.identity, "ACME", operator, n.issued)
+		require.NoError(t, err)
+		return map[string]any{"operator_jwt": token, "operator_signing_seeds": seeds}
+	}
+	first := later(n.signing)
+	first["operator_seed"] = n.identity.Seed()
+	m.write("config", first)
+	n.importAccounts(m)
+	m.deliverPending()
+	m.write("config/rotate", nil)
+	m.write("config/rotate", map[string]any{"overlap": 0})
+	m.deliverPending()
+	made := m.read("config")["operator_signing_keys"].([]map[string]any)
+	require.Len(t, made, 2)
+
+	// It lists the former key still, and a further one.
+	m.write("config", later(n.signing, next))
+	listed := operatorClaims(t, m.read("config")["operator_jwt"]).SigningKeys
+	require.ElementsMatch(t, []string{made[0]["public_key"].(string), made[1]["public_key"].(string), next.Public()}, listed)
+	require.Equal(t, made[0]["public_key"], accountClaims(t, m.read("jwt/orders")["jwt"]).Issuer)
+	m.write("config", later(n.signing, next))
+	require.NotContains(t, operatorClaims(t, m.read("config")["operator_jwt"]).SigningKeys, n.signing.Public())
+
+	// What an import brought and is not listed any more goes.
+	m.write("config", later(n.signing))
+	require.NotContains(t, operatorClaims(t, m.read("config")["operator_jwt"]).SigningKeys, next.Public())
+	m.deliverPending()
+	m.requireInStep()
+}
+
 func TestAKeyThatALaterAccountJWTDoesNotListGoes(t *testing.T) {
 	n, m := importTree(t)
 	m.write("jwt/orders/keys/own", nil)

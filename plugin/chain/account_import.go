@@ -76,7 +76,7 @@ func (e *namedEntry) takeJWT(name, token string, stored *namedEntry, o *operator
 	}
 	// What is repeated is not taken over, so its signer may have been rotated away.
 	repeated := stored != nil && stored.Imported != nil && !stored.Imported.isBefore(&claims.ClaimsData)
-	if !repeated && !o.entry.lists(claims.Issuer) {
+	if !repeated && !o.entry.knows(claims.Issuer) {
 		return fault.In("account_jwt", "is signed by %s, which is not a key of the mount's operator %s", claims.Issuer, o.entry.PublicKey)
 	}
 	if claims.Expires != 0 || claims.NotBefore != 0 || claims.Audience != "" {

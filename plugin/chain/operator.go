@@ -41,6 +41,10 @@ type operatorEntry struct {
 	Imported  *importedJWT  `json:"imported,omitempty"` // the latest operator_jwt that was taken over
 	Keys      []operatorKey `json:"keys"`               // in the order in which they sign, the ones to come after the one in use
 
+	// Removed are keys of operator_jwt, by public key, that were rotated away here. A
+	// later operator_jwt lists them still, as long as only the mount knows.
+	Removed []string `json:"removed,omitempty"`
+
 	// Generation counts the signing keys that were in use before, and
 	// SignedSince is when the present one came, in Unix time: see version.
 	Generation  int64 `json:"generation"`
@@ -68,6 +72,7 @@ type operatorKey struct {
 	Seed      string `json:"seed,omitempty"`
 	Created   int64  `json:"created"`
 	RetireAt  int64  `json:"retire_at,omitempty"` // Unix time until which it is still in the operator's JWT; 0: it signs, or will
+	Imported  bool   `json:"imported,omitempty"`  // operator_jwt listed it; else only the mount knows it
 }
 
 func newOperatorKey(now time.Time) (operatorKey, error) {
@@ -91,7 +96,7 @@ func (e *operatorEntry) live() []operatorKey {
 
 func (e *operatorEntry) clone() *operatorEntry {
 	copied := *e
-	copied.Keys = slices.Clone(e.Keys)
+	copied.Keys, copied.Removed = slices.Clone(e.Keys), slices.Clone(e.Removed)
 	return &copied
 }
 

@@ -114,9 +114,23 @@ func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
 	if len(e.ServiceURL) == 0 {
 		e.ServiceURL = usableURLs("nats", "tls", "ws", "wss")(claims.OperatorServiceURLs...)
 	}
-	// A key that the operator's JWT no longer lists is of no use.
-	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool { return !e.lists(key.PublicKey) })
-	return nil, nil
+	e.followJWT()
+	return e.Removed, nil
+}
+
+// followJWT brings the keys to a later JWT. One that an import brought and that is
+// listed no more goes. Where the mount can sign the operator's JWT, keys that were
+// made here stay, and what was rotated away here stays out of it; else a key that it
+// does not list is of no use.
+func (e *operatorEntry) followJWT() {
+	signs := e.Seed != ""
+	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool {
+		return !e.lists(key.PublicKey) && (key.Imported || !signs)
+	})
+	e.Removed = slices.DeleteFunc(e.Removed, func(public string) bool { return !e.lists(public) })
+	e.Claims.SigningKeys = slices.DeleteFunc(slices.Clone(e.Claims.SigningKeys), func(public string) bool {
+		return signs && slices.Contains(e.Removed, public)
+	})
 }
 
 // usableURLs keeps those that config would take: an imported JWT may have none.
@@ -131,6 +145,12 @@ func usableURLs(schemes ...string) func(...string) []string {
 // lists reports whether nats-servers that have the operator's JWT trust the key.
 func (e *operatorEntry) lists(public string) bool {
 	return slices.Contains(e.Claims.SigningKeys, public) || public == e.PublicKey && !e.Claims.StrictSigningKeyUsage
+}
+
+// knows reports whether the key is the operator's, or was until it was rotated away
+// here: where the operator was made they sign with it until they hear of that.
+func (e *operatorEntry) knows(public string) bool {
+	return e.lists(public) || slices.Contains(e.Removed, public)
 }
 
 // takeSigningSeeds adds keys in the order in which they are to sign. The
@@ -169,6 +189,6 @@ func (e *operatorEntry) takeSigningSeeds(seeds, former []string, now time.Time) 
 
 func (e *operatorEntry) addKey(key *trust.Key, now time.Time) {
 	if !slices.ContainsFunc(e.Keys, func(k operatorKey) bool { return k.PublicKey == key.Public() }) {
-		e.Keys = append(e.Keys, operatorKey{PublicKey: key.Public(), Seed: key.Seed(), Created: now.Unix()})
+		e.Keys = append(e.Keys, operatorKey{PublicKey: key.Public(), Seed: key.Seed(), Created: now.Unix(), Imported: true})
 	}
 }

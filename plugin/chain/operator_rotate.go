@@ -90,6 +90,9 @@ func (e *operatorEntry) dropRetired(now time.Time) bool {
 	before := len(e.Keys)
 	e.Keys = slices.DeleteFunc(e.Keys, func(key operatorKey) bool {
 		over := key.RetireAt != 0 && key.RetireAt <= now.Unix() && (e.Seed != "" || !e.lists(key.PublicKey))
+		if over && key.Imported {
+			e.Removed = append(e.Removed, key.PublicKey)
+		}
 		if over {
 			e.Claims.SigningKeys = slices.DeleteFunc(slices.Clone(e.Claims.SigningKeys), func(public string) bool { return public == key.PublicKey })
 		}
