@@ -112,6 +112,9 @@ func refusal(err error) error {
 		return err
 	}
 	text := strings.Join(answer.Errors, ", ")
+	if _, one, found := strings.Cut(text, "1 error occurred:\n\t* "); found { // so Vault has those that are not of status 400
+		text = strings.TrimSpace(one)
+	}
 	switch answer.StatusCode {
 	case http.StatusConflict:
 		return leftOut(text)

@@ -74,7 +74,8 @@ func (m *mountedPlugin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var coded logical.HTTPCodedError
 	switch {
 	case errors.As(err, &coded):
-		answer["errors"], status = []string{err.Error()}, coded.Code()
+		// As Vault words it.
+		answer["errors"], status = []string{"1 error occurred:\n\t* " + err.Error() + "\n\n"}, coded.Code()
 	case err != nil:
 		answer["errors"], status = []string{err.Error()}, http.StatusInternalServerError
 	case resp.IsError():
