@@ -244,3 +244,36 @@ func TestAnAccountThatWasDeletedHereDoesNotComeBackByItself(t *testing.T) {
 		require.NotContains(t, key, "deleted/")
 	}
 }
+
+// The mount delivers as a user of the system account, which servers know by its keys.
+func TestTheSystemAccountsKeyGoesOnlyForAnother(t *testing.T) {
+	n, m := importTree(t)
+	m.deliverPending()
+	system := func(keys ...*trust.Key) map[string]any {
+		n.issued++
+		account := accountClaims(t, n.systemJWT).Account
+		account.SigningKeys = jwt.SigningKeys{}
+		fields := map[string]any{}
+		for _, key := range keys {
+			account.SigningKeys.Add(key.Public())
+			fields["signing_seeds"] = key.Seed()
+		}
+		fields["account_jwt"] = n.account(n.signing, n.system, "SYS", &account)
+		return fields
+	}
+	m.refuse(logical.UpdateOperation, "jwt/SYS", system(), `key "default" signs the user with which the mount delivers accounts`)
+	next := newKey(t, trust.Account)
+	m.write("jwt/SYS", system(next))
+	require.NotContains(t, m.listedKeys("SYS"), n.systemSigning.Public())
+	settings, err := m.chain.DeliverySettings(t.Context(), m.storage)
+	require.NoError(t, err)
+	signers := map[string]bool{}
+	for len(signers) < 2 { // servers may have either JWT
+		token, _, err := m.chain.DeliveryConfig(m.storage, settings).User()
+		require.NoError(t, err)
+		signers[userClaims(t, token).Issuer] = true
+	}
+	require.Equal(t, map[string]bool{next.Public(): true, n.systemSigning.Public(): true}, signers)
+	m.deliverPending()
+	m.requireInStep()
+}
