@@ -19,14 +19,15 @@ import (
 // withDryRun gives the writes of a path the field dry_run. A write that has it is
 // made by a backend of its own on storage that keeps nothing: so it is checked and
 // answered by what would check and answer it, and whatever may be written later
-// cannot be forgotten here. Nothing is delivered.
-func (b *backend) withDryRun(path *framework.Path, fields ...string) *framework.Path {
+// cannot be forgotten here. Nothing is delivered. Those that import things which
+// belong to others have the field assume, too.
+func (b *backend) withDryRun(path *framework.Path, assumes bool) *framework.Path {
 	path.Fields["dry_run"] = &framework.FieldSchema{
 		Type:        framework.TypeBool,
 		Query:       true,
 		Description: "Check the write or deletion as it stands and answer whether it would be taken, storing nothing.",
 	}
-	if slices.Contains(fields, "assume") {
+	if assumes {
 		path.Fields["assume"] = &framework.FieldSchema{
 			Type: framework.TypeString,
 			Description: `With dry_run: what an import will have written before. A JSON list of objects with path, which is "config" or that of an account, and data, which has fields of an import only: ` +

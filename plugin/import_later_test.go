@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
@@ -212,6 +213,26 @@ func TestAKeyThatWasTakenOutHereComesBackByHandAndGoesWithItsAccountJWT(t *testi
 	// They bring it back themselves: nothing here is against that.
 	require.Empty(t, m.written("jwt/orders", map[string]any{"account_jwt": n.later(func(a *jwt.Account) { a.SigningKeys.Add(n.ordersPlain.Public()) })}))
 	require.Contains(t, m.listedKeys("orders"), n.ordersPlain.Public())
+}
+
+// jwt/v2 makes a JWT's ID of the subject, the name and the second.
+func TestTwoJWTsOfOneSecondAreTwo(t *testing.T) {
+	n, m := importTree(t)
+	pair, err := nkeys.FromSeed([]byte(n.signing.Seed()))
+	require.NoError(t, err)
+	claims := accountClaims(t, n.ordersJWT)
+	var first string
+	for conn := int64(1); ; conn++ {
+		claims.Limits.Conn = conn
+		token, err := claims.Encode(pair)
+		require.NoError(t, err)
+		m.write("jwt/orders", map[string]any{"account_jwt": token})
+		require.Equal(t, conn, accountClaims(t, m.read("jwt/orders")["jwt"]).Limits.Conn)
+		if first != "" && accountClaims(t, first).ID == accountClaims(t, token).ID {
+			return
+		}
+		first = token
+	}
 }
 
 func TestARevocationInTheConfigIsNotUndoneByALaterAccountJWT(t *testing.T) {

@@ -52,7 +52,7 @@ func (b *backend) pathsConfig() []*framework.Path {
 		},
 		HelpSynopsis:    "Configure the NATS operator and the default issuer of workload tokens.",
 		HelpDescription: configHelp,
-	})}
+	}, false)}
 }
 
 func configResponse() map[string]*framework.FieldSchema {

@@ -71,7 +71,7 @@ func (b *backend) pathJWTName() *framework.Path {
 		ExistenceCheck:  b.jwtExists,
 		HelpSynopsis:    "Manage a NATS account, or a NATS user whose key stays in the mount.",
 		HelpDescription: jwtHelp,
-	}, "assume")
+	}, true)
 }
 
 func nameField() *framework.FieldSchema {

@@ -50,7 +50,7 @@ func (b *backend) pathsJWTKeys() []*framework.Path {
 		},
 		HelpSynopsis:    "Manage a signing key of an account.",
 		HelpDescription: keysHelp,
-	})}
+	}, false)}
 }
 
 func signingKeyResponse() map[string]*framework.FieldSchema {

@@ -97,7 +97,7 @@ func TestAUserIsMadeOfAPublicKeyAlone(t *testing.T) {
 	require.Equal(t, false, m.read("jwt/alice")["seed_set"])
 	m.refuse(logical.UpdateOperation, "jwt/alice/sign", map[string]any{"nonce": "x"}, `name "alice" was made of a public key alone: whoever has the key signs`)
 	m.refuse(logical.UpdateOperation, "jwt/alice", map[string]any{"nonce": "x"}, `was made of a public key alone`)
-	m.write("jwt/alice", map[string]any{"public_key": key.Public(), "ttl": 60})
+	m.write("jwt/alice", map[string]any{"public_key": key.Public() + "\n", "ttl": 60})
 	m.refuse(logical.UpdateOperation, "jwt/alice", map[string]any{"public_key": newKey(t, trust.User).Public()}, "public_key cannot be changed")
 	m.refuse(logical.UpdateOperation, "jwt/alice", map[string]any{"seed": newKey(t, trust.User).Seed()}, "seed is that of ")
 	m.write("jwt/alice", map[string]any{"seed": key.Seed() + "\n"})

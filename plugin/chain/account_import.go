@@ -74,15 +74,16 @@ func (e *namedEntry) takeJWT(name, token string, stored *namedEntry, o *operator
 	if err != nil {
 		return fault.In("account_jwt", "%s", err)
 	}
+	given := asImported(&claims.ClaimsData, token)
 	// What is repeated is not taken over, so its signer may have been rotated away.
-	repeated := stored != nil && stored.Imported != nil && !stored.Imported.isBefore(&claims.ClaimsData)
+	repeated := stored != nil && stored.Imported != nil && !stored.Imported.isBefore(given)
 	if !repeated && !o.entry.knows(claims.Issuer) {
 		return fault.In("account_jwt", "is signed by %s, which is not a key of the mount's operator %s", claims.Issuer, o.entry.PublicKey)
 	}
 	if claims.Expires != 0 || claims.NotBefore != 0 || claims.Audience != "" {
 		return fault.In("account_jwt", "has an expiry, a start or an audience, which accounts in the mount do not have: write it again without")
 	}
-	e.PublicKey, e.Imported = claims.Subject, asImported(&claims.ClaimsData)
+	e.PublicKey, e.Imported = claims.Subject, given
 	if claims.Name != name {
 		e.NATSName = claims.Name
 	}

@@ -40,7 +40,7 @@ func (e *namedEntry) takePlaceOf(name string, stored *namedEntry) (notes []strin
 // isAfter reports whether the account's JWT is later than the one that is stored.
 // Of an account that the mount made, every JWT was made of what is stored.
 func (e *namedEntry) isAfter(stored *namedEntry) bool {
-	return stored.Imported != nil && stored.Imported.isBefore(&jwt.ClaimsData{ID: e.Imported.ID, IssuedAt: e.Imported.IssuedAt})
+	return stored.Imported != nil && stored.Imported.isBefore(e.Imported)
 }
 
 // addFurther adds those of the keys that the account does not have.

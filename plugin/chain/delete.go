@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
@@ -126,7 +125,7 @@ func (c *Chain) checkDeleted(ctx context.Context, s logical.Storage, entry *name
 		return nil
 	}
 	deleted, err := store.Read[deletedAccount](ctx, s, deletedPrefix+entry.PublicKey)
-	if deleted == nil || err != nil || deleted.isBefore(&jwt.ClaimsData{ID: entry.Imported.ID, IssuedAt: entry.Imported.IssuedAt}) {
+	if deleted == nil || err != nil || deleted.isBefore(entry.Imported) {
 		return err
 	}
 	return fault.Conflict("account_jwt", "is of account %s, which was deleted here at %s: with force=true it is taken over all the same, and so it is once its JWT is a later one",

@@ -1,7 +1,10 @@
 package chain
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/jwt/v2"
@@ -62,16 +65,18 @@ func (g OperatorImport) operator(before *operatorEntry, now time.Time) (*operato
 type importedJWT struct {
 	ID       string `json:"id"`
 	IssuedAt int64  `json:"issued_at"` // Unix time
+	Digest   string `json:"digest"`    // of its text: jwt/v2 gives the JWTs of one second the same ID
 }
 
-func asImported(claims *jwt.ClaimsData) *importedJWT {
-	return &importedJWT{ID: claims.ID, IssuedAt: claims.IssuedAt}
+func asImported(claims *jwt.ClaimsData, token string) *importedJWT {
+	digest := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return &importedJWT{ID: claims.ID, IssuedAt: claims.IssuedAt, Digest: base64.RawStdEncoding.EncodeToString(digest[:])}
 }
 
 // isBefore reports whether a JWT is another and not an older one. What an import
 // that is repeated brings has been taken over, and may have been changed since.
-func (i *importedJWT) isBefore(claims *jwt.ClaimsData) bool {
-	return i == nil || claims.IssuedAt > i.IssuedAt || claims.IssuedAt == i.IssuedAt && claims.ID != i.ID
+func (i *importedJWT) isBefore(other *importedJWT) bool {
+	return i == nil || other.IssuedAt > i.IssuedAt || other.IssuedAt == i.IssuedAt && *other != *i
 }
 
 // takeJWT takes a later JWT over. Of one that is not it returns the signing keys:
@@ -96,9 +101,10 @@ func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		e.Imported = asImported(&own.ClaimsData)
+		e.Imported = asImported(&own.ClaimsData, e.JWT)
 	}
-	if !e.Imported.isBefore(&claims.ClaimsData) {
+	given := asImported(&claims.ClaimsData, token)
+	if !e.Imported.isBefore(given) {
 		return claims.SigningKeys, nil
 	}
 	if e.JWT != "" {
@@ -106,7 +112,7 @@ func (e *operatorEntry) takeJWT(token string) (former []string, err error) {
 			return nil, fault.In("operator_jwt", "%s", err)
 		}
 	}
-	e.Imported = asImported(&claims.ClaimsData)
+	e.Imported = given
 	e.PublicKey, e.Name, e.JWT, e.SystemAccount, e.Claims = claims.Subject, claims.Name, token, claims.SystemAccount, claims.Operator
 	if len(e.AccountJWTServerURL) == 0 {
 		e.AccountJWTServerURL = usableURLs("nats", "tls", "http", "https")(claims.AccountServerURL)

@@ -32,7 +32,8 @@ func (c *Chain) planUserImport(ctx context.Context, s logical.Storage, name stri
 	if err != nil {
 		return nil, err
 	}
-	if stored != nil && (stored.Imported == nil || !stored.Imported.isBefore(&claims.ClaimsData)) {
+	given := asImported(&claims.ClaimsData, *change.User.JWT)
+	if stored != nil && (stored.Imported == nil || !stored.Imported.isBefore(given)) {
 		if stored.Imported == nil {
 			entry.notes = append(entry.notes, fmt.Sprintf("user %q was made here, so what it is here stays, and nothing is taken of user_jwt", name))
 		}
@@ -46,6 +47,7 @@ func (c *Chain) planUserImport(ctx context.Context, s logical.Storage, name stri
 	if err := c.checkRevoked(ctx, s, entry, claims); err != nil {
 		return nil, err
 	}
+	entry.Imported = given
 	return entry, entry.takeUserJWT(name, claims, account, time.Now())
 }
 
@@ -103,7 +105,7 @@ func (e *namedEntry) takeUserJWT(name string, claims *jwt.UserClaims, account *n
 	case scoped && !claims.HasEmptyPermissions():
 		return fault.In("user_jwt", "has permissions or limits, and is signed by a scoped key: nats-server does not let it in")
 	}
-	e.Imported, e.SigningKey = asImported(&claims.ClaimsData), key
+	e.SigningKey = key
 	e.Expires, e.NotBefore = claims.Expires, claims.NotBefore
 	e.NATSName = ""
 	if claims.Name != name {
