@@ -2,28 +2,37 @@ package plugin
 
 import (
 	"context"
-	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/nats-io/nkeys"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
+// The fields of a workload that brings its own key. With a read they are in the
+// query string, where nothing of them is secret.
 var (
 	userPublicKeyField = &framework.FieldSchema{
 		Type:        framework.TypeString,
+		Query:       true,
 		Description: "Public key (U...) of the NATS user, when the workload brings its own: the answer then has no creds, and no seed exists outside the workload.",
 	}
 	userKeySignatureField = &framework.FieldSchema{
 		Type:        framework.TypeString,
-		Description: "Proof that the workload has the key of user_public_key: its signature, in standard base64, over the jwt field's text, or where there is none over the text creds/<role>. Needed at creds/:role, and at a login where the role has user_key_proof.",
+		Query:       true,
+		Description: "Proof that the workload has the key of user_public_key: its signature, in standard base64, over a text that docs/credentials.md describes. Needed at creds/:role, and at a login where the role has user_key_proof.",
+	}
+	userKeyTimeField = &framework.FieldSchema{
+		Type:        framework.TypeInt64,
+		Query:       true,
+		Description: "The Unix time in seconds that stands in the text of user_key_signature. It may be five minutes from Vault's.",
 	}
 )
 
@@ -88,9 +97,8 @@ type userKey struct {
 }
 
 // userKeyOf takes the workload's own key from the request, or makes one. The
-// role may insist on the former. provenBy is the text that the workload's key
-// has to have signed, if that is demanded.
-func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, error) {
+// role may insist on the former. purpose is what a proof of the key is for.
+func userKeyOf(req *logical.Request, d *framework.FieldData, role *role, purpose string, now time.Time) (userKey, error) {
 	public := textOf(d, "user_public_key")
 	if public == "" {
 		if role.entry.UserKey == roles.UserKeyClient {
@@ -106,31 +114,44 @@ func userKeyOf(d *framework.FieldData, role *role, provenBy string) (userKey, er
 	if err != nil {
 		return userKey{}, fault.In("user_public_key", "%s", err)
 	}
-	if provenBy != "" {
-		if err := checkProof(public, provenBy, textOf(d, "user_key_signature")); err != nil {
+	if purpose == proof.Creds || role.entry.UserKeyProof {
+		if err := checkProof(req, d, role, purpose, public, now); err != nil {
 			return userKey{}, err
 		}
 	}
 	return userKey{public: public}, nil
 }
 
-// checkProof holds the signature against the text.
-func checkProof(public, text, signature string) error {
+// checkProof has a key that is not of the mount's making prove that the workload
+// holds it. At creds/:role that is demanded always: the end of the lease revokes
+// the key, and nobody may have another's key revoked. At a login it is where the
+// role says so.
+func checkProof(req *logical.Request, d *framework.FieldData, role *role, purpose, public string, now time.Time) error {
+	const why = "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof"
+	signature := textOf(d, "user_key_signature")
 	if signature == "" {
-		return fault.In("user_key_signature", "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof")
+		return fault.In("user_key_signature", why)
 	}
-	raw, err := base64.StdEncoding.DecodeString(signature)
-	if err != nil {
-		return fault.In("user_key_signature", "is not standard base64: %s", err)
+	at, given := d.GetOk("user_key_time")
+	if !given {
+		return fault.In("user_key_time", why)
 	}
-	key, err := nkeys.FromPublicKey(public)
-	if err != nil {
-		return fault.In("user_public_key", "is not a public key: %s", err)
+	if req.MountPoint == "" {
+		return errors.New("the request lacks the mount's path, which the proof of a user key names")
 	}
-	if err := key.Verify([]byte(text), raw); err != nil {
-		return fault.In("user_key_signature", "is not a signature over the jwt, or without one over creds/<role>, by the key of user_public_key")
+	claim := proof.Claim{
+		Purpose: purpose,
+		Mount:   mountOf(req),
+		Role:    role.name,
+		Token:   textOf(d, "jwt"),
+		Entity:  req.EntityID,
+		User:    public,
+		Time:    at.(int64),
 	}
-	return nil
+	if textOf(d, "role") == "" {
+		claim.Role = "" // of a workload that leaves it to the mount which one is the default
+	}
+	return claim.Check(signature, now)
 }
 
 // issue renders the role's template for who was bound and signs the user JWT.

@@ -23,8 +23,9 @@ func TestEachRoomKnowsOnlyThoseBelowIt(t *testing.T) {
 		"plugin/fault":    {},
 		"plugin/store":    {},
 		"plugin/trust":    {},
+		"plugin/proof":    {"plugin/fault"},
 		"plugin/delivery": {},
-		"plugin/chain":    {"plugin/delivery", "plugin/fault", "plugin/store", "plugin/trust"},
+		"plugin/chain":    {"plugin/delivery", "plugin/fault", "plugin/proof", "plugin/store", "plugin/trust"},
 	} {
 		t.Run(room, func(t *testing.T) {
 			files, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(room), "*.go"))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
@@ -39,6 +40,7 @@ func (b *backend) pathsCreds() []*framework.Path {
 			},
 			"user_public_key":    userPublicKeyField,
 			"user_key_signature": userKeySignatureField,
+			"user_key_time":      userKeyTimeField,
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
@@ -89,7 +91,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
-	key, err := userKeyOf(d, role, role.leaseProof(d))
+	key, err := userKeyOf(req, d, role, proof.Creds, now)
 	if err != nil {
 		return answer(err)
 	}
@@ -113,16 +115,6 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 		resp.AddWarning(fmt.Sprintf("account %q is one of someone else's NATS: when this lease is revoked, the user is not cut off before its JWT ends", creds.account))
 	}
 	return resp, nil
-}
-
-// leaseProof is what a key that the caller brings has to sign. It is demanded
-// always: the end of the lease revokes the key, and nobody may have another's
-// key revoked.
-func (r *role) leaseProof(d *framework.FieldData) string {
-	if token := d.Get("jwt").(string); token != "" {
-		return token
-	}
-	return "creds/" + r.name
 }
 
 // identifyCaller says who the credentials are for: the caller's entity for a

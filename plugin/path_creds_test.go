@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
@@ -263,9 +266,9 @@ func TestBadRequestsForCredentialsAreRefused(t *testing.T) {
 		"neither a key nor a seed":           {"dev", map[string]any{"jwt": token, "user_public_key": "U1"}, "user_public_key"},
 		"no key where one is demanded":       {"own", map[string]any{"jwt": token}, "user_public_key is missing"},
 		"no proof where one is demanded":     {"own", map[string]any{"jwt": token, "user_public_key": user.Public()}, "user_key_signature is missing"},
-		"a proof that is not base64":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": "?"}, "user_key_signature is not standard base64"},
-		"a proof over another token":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(user, m.token(map[string]any{"jti": "2"}))}, "user_key_signature is not a signature over the jwt"},
-		"a proof by another key":             {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(newKey(t, trust.User), token)}, "user_key_signature is not a signature over the jwt"},
+		"a proof without its time":           {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": "?"}, "user_key_time is missing"},
+		"a proof whose time is none":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": "?", "user_key_time": "now"}, "user_key_time"},
+		"a proof that is not base64":         {"own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": "?", "user_key_time": time.Now().Unix()}, "user_key_signature is not standard base64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m.t = t
@@ -273,14 +276,36 @@ func TestBadRequestsForCredentialsAreRefused(t *testing.T) {
 		})
 	}
 	m.t = t
-	resp := m.lease("own", map[string]any{"jwt": token, "user_public_key": user.Public(), "user_key_signature": proof(user, token)})
+	resp := m.lease("own", proven(user, proof.Claim{Purpose: proof.Creds, Role: "own", Token: token}))
 	require.NotContains(t, resp.Data, "creds", "no seed exists here")
 	require.Equal(t, user.Public(), userClaims(t, resp.Data["jwt"]).Subject)
 }
 
-// proof is a workload's signature over its token.
-func proof(key *trust.Key, token string) string {
-	return base64.StdEncoding.EncodeToString(key.Sign([]byte(token)))
+// proven is what a workload sends with a key of its own: a proof at the test's
+// mount, by its caller and at this time unless the claim says otherwise, and the
+// token that it is over.
+func proven(key *trust.Key, claim proof.Claim) map[string]any {
+	claim.User = key.Public()
+	claim.Mount = cmp.Or(claim.Mount, "auth/nats/")
+	claim.Time = cmp.Or(claim.Time, time.Now().Unix())
+	if claim.Token == "" {
+		claim.Entity = cmp.Or(claim.Entity, entityID)
+	}
+	data := map[string]any{
+		"user_public_key":    claim.User,
+		"user_key_signature": base64.StdEncoding.EncodeToString(key.Sign([]byte(claim.Text()))),
+		"user_key_time":      claim.Time,
+	}
+	if claim.Token != "" {
+		data["jwt"] = claim.Token
+	}
+	return data
+}
+
+// but is the data with one field changed.
+func but(data map[string]any, field string, value any) map[string]any {
+	data[field] = value
+	return data
 }
 
 func TestARoleOfTypeVaultServesTheCallersEntity(t *testing.T) {
@@ -371,8 +396,7 @@ func TestALaterLeaseForTheSameKeyOutlivesARevokedOne(t *testing.T) {
 	m.role("dev", nil)
 	key := newKey(t, trust.User)
 	own := func() map[string]any {
-		token := m.token(nil)
-		return map[string]any{"jwt": token, "user_public_key": key.Public(), "user_key_signature": proof(key, token)}
+		return proven(key, proof.Claim{Purpose: proof.Creds, Role: "dev", Token: m.token(nil)})
 	}
 	secret := m.lease("dev", own()).Secret
 	secret.InternalData["issued"] = time.Now().Add(-time.Minute).Unix()
@@ -394,9 +418,118 @@ func TestALeaseIsForAKeyThatTheCallerHas(t *testing.T) {
 	token := m.token(nil)
 	m.refused("dev", map[string]any{"jwt": token, "user_public_key": victim.Public()}, "user_key_signature is missing")
 	m.refused("ops", map[string]any{"user_public_key": victim.Public()}, "user_key_signature is missing")
-	m.refused("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(newKey(t, trust.User), "creds/ops")}, "user_key_signature")
-	m.refused("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(victim, "creds/dev")}, "user_key_signature")
-	m.lease("ops", map[string]any{"user_public_key": victim.Public(), "user_key_signature": proof(victim, "creds/ops")})
+	m.lease("dev", proven(victim, proof.Claim{Purpose: proof.Creds, Role: "dev", Token: token}))
+	m.lease("ops", proven(victim, proof.Claim{Purpose: proof.Creds, Role: "ops"}))
+}
+
+// What the holder of a key once signed for one use is of no use for any other, nor
+// after some minutes.
+func TestAProofOfAKeyIsForOneUse(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", nil)
+	m.role("web", nil)
+	m.vaultRole("ops", nil)
+	m.vaultRole("admins", nil)
+	victim, token := newKey(t, trust.User), m.token(nil)
+	dev, ops := proof.Claim{Purpose: proof.Creds, Role: "dev", Token: token}, proof.Claim{Purpose: proof.Creds, Role: "ops"}
+	with := func(claim proof.Claim, change func(*proof.Claim)) map[string]any {
+		change(&claim)
+		return proven(victim, claim)
+	}
+	bare := func(text string) map[string]any {
+		return but(proven(victim, ops), "user_key_signature", base64.StdEncoding.EncodeToString(victim.Sign([]byte(text))))
+	}
+	for name, test := range map[string]struct {
+		role  string
+		data  map[string]any
+		fault string
+	}{
+		"at another role of the issuer":  {"web", proven(victim, dev), `user_key_signature is not by the key of user_public_key over the proof for purpose creds, mount "auth/nats/", role "web", this jwt`},
+		"at another role of type vault":  {"admins", proven(victim, ops), `mount "auth/nats/", role "admins", the entity entity-1 and the time`},
+		"at another mount":               {"dev", with(dev, func(c *proof.Claim) { c.Mount = "auth/other/" }), "user_key_signature"},
+		"by another entity":              {"ops", with(ops, func(c *proof.Claim) { c.Entity = "entity-2" }), "user_key_signature"},
+		"with another token":             {"dev", but(proven(victim, dev), "jwt", m.token(map[string]any{"jti": "2"})), "user_key_signature"},
+		"of an entity, with a token":     {"dev", but(proven(victim, proof.Claim{Purpose: proof.Creds, Role: "dev"}), "jwt", token), "user_key_signature"},
+		"of a login":                     {"dev", with(dev, func(c *proof.Claim) { c.Purpose = proof.Login }), "user_key_signature"},
+		"of a login with no role":        {"dev", with(dev, func(c *proof.Claim) { c.Purpose, c.Role = proof.Login, "" }), "user_key_signature"},
+		"after its time":                 {"dev", with(dev, func(c *proof.Claim) { c.Time = time.Now().Add(-proof.MostOff - time.Minute).Unix() }), "user_key_time is 2"},
+		"after its time, of type vault":  {"ops", with(ops, func(c *proof.Claim) { c.Time = time.Now().Add(-time.Hour).Unix() }), "user_key_time is 2"},
+		"before its time":                {"ops", with(ops, func(c *proof.Claim) { c.Time = time.Now().Add(proof.MostOff + time.Minute).Unix() }), "user_key_time is 2"},
+		"after its time, with a new one": {"ops", but(proven(victim, proof.Claim{Purpose: proof.Creds, Role: "ops", Time: 1}), "user_key_time", time.Now().Unix()), "user_key_signature"},
+		"by another key":                 {"ops", but(proven(newKey(t, trust.User), ops), "user_public_key", victim.Public()), "user_key_signature"},
+		"that is a nonce's signature":    {"ops", bare("ltpSkJ1Hd2A"), "user_key_signature"},
+		"that names the path alone":      {"ops", bare("creds/ops"), "user_key_signature"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.t = t
+			m.refused(test.role, test.data, test.fault)
+		})
+	}
+	m.t = t
+	for _, off := range []time.Duration{time.Minute - proof.MostOff, 0, proof.MostOff - time.Minute} {
+		ops.Time = time.Now().Add(off).Unix()
+		m.lease("ops", proven(victim, ops))
+	}
+	// In a namespace Vault names the mount with it, and a caller does not.
+	req := m.request("ops", proven(victim, proof.Claim{Purpose: proof.Creds, Role: "ops"}))
+	req.MountPoint = "team/sub/auth/nats/"
+	resp, err := m.HandleRequest(t.Context(), req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Error())
+	// A read has its fields in the query string, where all are texts.
+	req = m.request("ops", proven(victim, proof.Claim{Purpose: proof.Creds, Role: "ops"}))
+	req.Data["user_key_time"] = fmt.Sprint(req.Data["user_key_time"])
+	req.Operation = logical.ReadOperation
+	resp, err = m.HandleRequest(t.Context(), req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Error())
+	req.MountPoint = ""
+	_, err = m.HandleRequest(t.Context(), req)
+	require.ErrorContains(t, err, "the request lacks the mount's path")
+}
+
+func TestALoginTakesAProofOfItsOwn(t *testing.T) {
+	m := newCredsMount(t)
+	m.write("config", map[string]any{"default_role": "own"})
+	m.role("own", map[string]any{"user_key": "client", "user_key_proof": true})
+	m.role("dev", map[string]any{"user_key_proof": true})
+	key, token := newKey(t, trust.User), m.token(nil)
+	login := func(role string, data map[string]any) error {
+		req := m.request("", data)
+		req.Path, req.EntityID = "login", ""
+		if role != "" {
+			data["role"] = role
+		}
+		resp, err := m.HandleRequest(t.Context(), req)
+		require.NoError(t, err)
+		if resp.IsError() {
+			return resp.Error()
+		}
+		require.Equal(t, key.Public(), userClaims(t, resp.Data["jwt"]).Subject)
+		require.NotContains(t, resp.Data, "creds", "no seed exists here")
+		return nil
+	}
+	over := func(purpose, role string) map[string]any {
+		return proven(key, proof.Claim{Purpose: purpose, Role: role, Token: token})
+	}
+	require.NoError(t, login("own", over(proof.Login, "own")))
+	require.NoError(t, login("OWN", over(proof.Login, "own")))
+	require.NoError(t, login("", over(proof.Login, "")))
+	data := over(proof.Login, "own")
+	data["jwt"] = " " + token + "\n"
+	require.NoError(t, login("own", data), "as with the token itself, white space around it does not matter")
+
+	require.ErrorContains(t, login("own", map[string]any{"jwt": token, "user_public_key": key.Public()}), "user_key_signature is missing")
+	for name, err := range map[string]error{
+		"at another role":                   login("dev", over(proof.Login, "own")),
+		"at the default role":               login("", over(proof.Login, "own")),
+		"of the default role, at a role":    login("own", over(proof.Login, "")),
+		"of creds/:role":                    login("own", over(proof.Creds, "own")),
+		"of creds/:role, without its token": login("own", but(proven(key, proof.Claim{Purpose: proof.Login, Role: "own"}), "jwt", token)),
+	} {
+		require.ErrorContains(t, err, "user_key_signature is not by the key of user_public_key over the proof for purpose login", name)
+	}
+	require.ErrorContains(t, login("", over(proof.Login, "own")), `the default role`)
 }
 
 // To Vault's policies creds/OPS is another path than creds/ops.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -202,6 +203,20 @@ func TestAUserSignsWithAKeyThatStaysInTheMount(t *testing.T) {
 	m.refuse(logical.DeleteOperation, "jwt/orders", nil, `name "orders" cannot be deleted: users depend on it (alice)`)
 	m.must(logical.DeleteOperation, "jwt/alice", nil)
 	m.must(logical.DeleteOperation, "jwt/orders", nil)
+}
+
+// The signature would be a proof that whoever asked for it has the user's key.
+func TestATextThatProvesAKeyIsNotSignedAsANonce(t *testing.T) {
+	m := newAccountMount(t)
+	user := userClaims(t, m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})["jwt"]).Subject
+	now := proof.Claim{Purpose: proof.Creds, Mount: "auth/nats/", Role: "ops", Entity: "entity-1", User: user, Time: time.Now().Unix()}
+	for _, nonce := range []string{now.Text(), now.Text() + "\n", "vault-plugin-auth-nats user key proof v2\n", "vault-plugin-auth-nats "} {
+		const fault = "nonce is the text of a proof that the caller has the user's key"
+		m.refuse(logical.UpdateOperation, "jwt/alice/sign", map[string]any{"nonce": nonce}, fault)
+		m.refuse(logical.UpdateOperation, "jwt/alice", map[string]any{"nonce": nonce, "ttl": 600}, fault)
+		m.refuse(logical.PatchOperation, "jwt/alice", map[string]any{"nonce": nonce, "ttl": 600}, fault)
+		m.refuse(logical.CreateOperation, "jwt/bob", map[string]any{"type": "user", "account": "orders", "nonce": nonce}, fault)
+	}
 }
 
 func TestAUsersJWTNeverOutlivesTheMountsMaximum(t *testing.T) {

@@ -28,8 +28,10 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 		return answer(err)
 	}
 	change := givenJWT(d, patch)
-	if change.User.Nonce != nil && *change.User.Nonce == "" {
-		return answer(fault.In("nonce", "is empty"))
+	if nonce := change.User.Nonce; nonce != nil {
+		if err := chain.CheckNonce(*nonce); err != nil {
+			return answer(err) // before anything is changed
+		}
 	}
 	named, changed, err := b.writeNamed(ctx, req.Storage, name, change)
 	if err != nil {

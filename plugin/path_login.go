@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
@@ -35,6 +36,7 @@ func (b *backend) pathsLogin() []*framework.Path {
 			},
 			"user_public_key":    userPublicKeyField,
 			"user_key_signature": userKeySignatureField,
+			"user_key_time":      userKeyTimeField,
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
@@ -66,7 +68,7 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 		return &logical.Response{Auth: auth}, nil
 	}
 
-	key, err := userKeyOf(d, role, role.loginProof(d))
+	key, err := userKeyOf(req, d, role, proof.Login, now)
 	if err != nil {
 		return answer(err)
 	}
@@ -76,16 +78,6 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 	}
 	auth.Metadata["user_public_key"] = creds.userPublicKey
 	return &logical.Response{Auth: auth, Data: creds.response(), Warnings: creds.warnings()}, nil
-}
-
-// loginProof is what a key that the workload brings to a login has to sign where
-// the role demands it: the token, so that whoever has seen only that cannot have
-// its credentials made out to a key of their own.
-func (r *role) loginProof(d *framework.FieldData) string {
-	if !r.entry.UserKeyProof {
-		return ""
-	}
-	return textOf(d, "jwt")
 }
 
 // loginRole is the role that the request names, or the default one.

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -20,7 +21,7 @@ func TestAPreviewShowsWhatALoginWouldGiveAndIssuesNothing(t *testing.T) {
 	key := own.Public()
 	claims := map[string]any{"sub": "runner", "project": "web", "groups": []any{"a", "b"}}
 	token := m.token(claims)
-	login := userClaims(t, m.lease("dev", map[string]any{"jwt": token, "user_public_key": key, "user_key_signature": proof(own, token)}).Data["jwt"])
+	login := userClaims(t, m.lease("dev", proven(own, proof.Claim{Purpose: proof.Creds, Role: "dev", Token: token})).Data["jwt"])
 	before := m.stored()
 	for name, data := range map[string]map[string]any{
 		"of claims":         {"claims": claims},

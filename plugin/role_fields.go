@@ -133,7 +133,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"user_key_proof": {
 			Type:        framework.TypeBool,
-			Description: `Demand that a key that the workload brings has signed its token: the user_key_signature of the login.`,
+			Description: `Demand at a login, too, that a key that the workload brings proves itself, with user_key_signature and user_key_time.`,
 		},
 		"credentials_on_login": {
 			Type:        framework.TypeBool,

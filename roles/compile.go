@@ -106,7 +106,7 @@ func (c *Compiled) checkApplicable() error {
 		{"bound_service_account_namespace_selector", r.BoundServiceAccountNamespaceSelector != "", []string{TypeKubernetes}},
 		{"audience", r.Audience != "", []string{TypeKubernetes}},
 		{"bound_expression", r.BoundExpression != "", []string{TypeJWT, TypeKubernetes}},
-		{"user_key_proof", r.UserKeyProof, []string{TypeJWT, TypeKubernetes}}, // it is a signature over the token
+		{"user_key_proof", r.UserKeyProof, []string{TypeJWT, TypeKubernetes}}, // creds/:role demands it anyway
 	} {
 		if f.set && !slices.Contains(f.types, r.RoleType) {
 			return badField(f.name, "is set, but a role of type %s has no use for it", r.RoleType)

@@ -94,7 +94,7 @@ type Role struct {
 	Scoped       bool   `json:"scoped,omitempty"`
 	SigningKey   string `json:"signing_key,omitempty"`    // account or role; a scoped role has its own in any case
 	UserKey      string `json:"user_key,omitempty"`       // any or client
-	UserKeyProof bool   `json:"user_key_proof,omitempty"` // a key that the workload brings must sign its token
+	UserKeyProof bool   `json:"user_key_proof,omitempty"` // a key that the workload brings must prove itself at a login, too
 
 	CredentialsOnLogin bool `json:"credentials_on_login"`
 	AllowSystemAccount bool `json:"allow_system_account,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -42,8 +43,15 @@ func (c *Chain) systemUser(ctx context.Context, s logical.Storage) (string, func
 	}
 	token, err := trust.UserToken{Issuer: signer, Subject: operator.systemUser.Public(), Name: "vault",
 		IssuedAt: time.Unix(max(now.Unix(), notBefore), 0), Expires: now.Add(systemUserTTL), NATS: claims}.Encode()
-	sign := func(nonce []byte) ([]byte, error) { return operator.systemUser.Sign(nonce), nil }
-	return token, sign, err
+	return token, operator.signNonce, err
+}
+
+// signNonce signs a nats-server's challenge with the key of the system user.
+func (o *operator) signNonce(nonce []byte) ([]byte, error) {
+	if proof.Reserved(string(nonce)) {
+		return nil, errors.New("the server's nonce is the text of a proof of the user's key")
+	}
+	return o.systemUser.Sign(nonce), nil
 }
 
 var errNoSystemAccount = errors.New("the system account is not in the mount")

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
@@ -106,14 +107,26 @@ func (n *Named) Creds(token string) (string, error) {
 	return trust.Creds(token, n.entry.Seed), nil
 }
 
+// CheckNonce refuses what is no nats-server's challenge: a signature over some texts
+// would prove to a mount that the caller has the user's key.
+func CheckNonce(nonce string) error {
+	switch {
+	case nonce == "":
+		return fault.In("nonce", "is empty")
+	case proof.Reserved(nonce):
+		return fault.In("nonce", "is the text of a proof that the caller has the user's key, and no challenge of a nats-server")
+	}
+	return nil
+}
+
 // SignNonce signs a nats-server's challenge with a user's key, in standard
 // base64.
 func (n *Named) SignNonce(nonce string) (string, error) {
 	if n.Type != TypeUser {
 		return "", fault.In("name", "%q is an account: only users sign", n.Name)
 	}
-	if nonce == "" {
-		return "", fault.In("nonce", "is empty")
+	if err := CheckNonce(nonce); err != nil {
+		return "", err
 	}
 	if n.entry.Seed == "" {
 		return "", fault.In("name", "%q was made of a public key alone: whoever has the key signs", n.Name)

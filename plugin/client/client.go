@@ -80,8 +80,9 @@ func New(ctx context.Context, vault *api.Client, workload Workload) (*Client, er
 // alive is up to the caller, who may also replace it in vault at any time.
 //
 // The workload must have a Role. For a role of type vault it has no Token, and the
-// token's policies must allow reading auth/<mount>/creds/<role>. For any other role it
-// sends its Token again, and the policies must allow updating that path.
+// token's policies must allow reading auth/<mount>/creds/<role>, and as Vault's policy
+// default does auth/token/lookup-self, which tells the token's entity. For any other role
+// it sends its Token again, and the policies must allow updating the path.
 func NewFromVaultToken(ctx context.Context, vault *api.Client, workload Workload) (*Client, error) {
 	if workload.Role == "" {
 		return nil, errors.New("the Workload has no Role, which credentials for a Vault token need")

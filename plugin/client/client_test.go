@@ -40,7 +40,7 @@ func TestALoginSendsAKeyAndProvesItsPossession(t *testing.T) {
 		t.Fatalf("%d logins, want 1", len(logins))
 	}
 	sent := logins[0]
-	proven(t, sent.body, sent.body["jwt"].(string))
+	proven(t, sent.body, claim{purpose: "login", mount: "auth/nats/", role: "dev", token: workloadToken})
 	if sent.body["jwt"] != workloadToken || sent.body["role"] != "dev" {
 		t.Errorf("sent role %v and token %q", sent.body["role"], sent.body["jwt"])
 	}
@@ -192,7 +192,7 @@ func TestAMethodForAPlainLoginSetsTheClientsToken(t *testing.T) {
 		t.Errorf("got %q, the client holds %q", secret.Auth.ClientToken, caller.Token())
 	}
 	logins := vault.requested("auth/nats/login")
-	proven(t, logins[0].body, logins[0].body["jwt"].(string))
+	proven(t, logins[0].body, claim{purpose: "login", mount: "auth/nats/", role: "dev", token: workloadToken})
 	if _, err := (Workload{}).Login(t.Context(), caller); err == nil {
 		t.Error("a Workload without Token logs in")
 	}
@@ -207,9 +207,12 @@ func TestADefaultRoleIsLeftToTheMount(t *testing.T) {
 	if role, ok := vault.requested("auth/nats/login")[0].body["role"]; ok {
 		t.Errorf("sent the role %v", role)
 	}
-	if len(vault.requested("auth/nats/creds/dev")) != 1 {
-		t.Error("credentials were not got from the role that the login named")
+	proven(t, vault.requested("auth/nats/login")[0].body, claim{purpose: "login", mount: "auth/nats/", token: workloadToken})
+	creds := vault.requested("auth/nats/creds/dev")
+	if len(creds) != 1 {
+		t.Fatal("credentials were not got from the role that the login named")
 	}
+	proven(t, creds[0].body, claim{purpose: "creds", mount: "auth/nats/", role: "dev", token: workloadToken})
 }
 
 // With credentials_on_login=false credentials are leases of the login's Vault token, so
@@ -231,7 +234,7 @@ func TestCredentialsThatAreNotGivenOnLoginAreGotWithItsToken(t *testing.T) {
 			if len(got) != creds {
 				t.Errorf("credentials were got %d times, want %d", len(got), creds)
 			}
-			proven(t, got[len(got)-1].body, got[len(got)-1].body["jwt"].(string))
+			proven(t, got[len(got)-1].body, claim{purpose: "creds", mount: "auth/nats/", role: "dev", token: workloadToken})
 		}
 		fetch(0, 1, 2)
 		fetch(59*time.Minute, 1, 3)
@@ -318,7 +321,7 @@ func TestAVaultTokenGetsCredentials(t *testing.T) {
 	if len(reads) != 1 || reads[0].method != http.MethodGet || reads[0].token != "the-callers-token" {
 		t.Errorf("requests: %v", reads)
 	}
-	proven(t, reads[0].body, "creds/dev")
+	proven(t, reads[0].body, claim{purpose: "creds", mount: "auth/nats/", role: "dev", entity: "entity-1"})
 
 	vault.set(func() { vault.tokens["another"] = true })
 	caller.SetToken("another")
@@ -332,6 +335,76 @@ func TestAVaultTokenGetsCredentials(t *testing.T) {
 	}
 }
 
+// The proof of a key names the entity of the Vault token that it is sent with.
+func TestAVaultTokenWithoutAnEntityGetsNoCredentials(t *testing.T) {
+	for want, arrange := range map[string]func(*fakeVault){
+		"the Vault token has no entity":        func(v *fakeVault) { v.entity = "" },
+		"looking up the Vault token's entity:": func(v *fakeVault) { v.forbidden = "auth/token/lookup-self" },
+	} {
+		vault := newFakeVault(t)
+		arrange(vault)
+		if _, err := NewFromVaultToken(t.Context(), vault.client(), Workload{Role: "dev"}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want one with %q", err, want)
+		}
+		if got := vault.requested("auth/nats/creds/dev"); len(got) > 0 {
+			t.Errorf("asked for credentials: %v", got)
+		}
+	}
+}
+
+// Mounts know themselves by one path, and roles are in lower case, however a caller
+// writes them.
+func TestAProofNamesMountAndRoleAsTheMountDoes(t *testing.T) {
+	vault := newFakeVault(t)
+	for _, mount := range []string{"/team/nats/", "team/nats"} {
+		_, err := Workload{Mount: mount, Role: "Dev", Token: dev.Token}.Login(t.Context(), vault.client())
+		if err == nil {
+			t.Error("the fake has no such mount")
+		}
+	}
+	logins := vault.requested("auth/team/nats/login")
+	if len(logins) != 2 {
+		t.Errorf("%d logins, want 2", len(logins))
+	}
+	for _, login := range logins {
+		proven(t, login.body, claim{purpose: "login", mount: "auth/team/nats/", role: "dev", token: workloadToken})
+	}
+}
+
+// What docs/credentials.md shows is what the mount takes: its own test holds it against
+// the same.
+func TestTheTextOfAProofIsAsDocumented(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/credentials.md")
+	must(t, err)
+	const user = "UAH42UG6PV552P5SWLWTBP3H3S5BHAVCO2IEKEXUANJXR75J63RQ5WM6"
+	for _, c := range []claim{
+		{purpose: "login", mount: "auth/nats/", role: "dev", token: "header.payload.signature", user: user, time: 1767225600},
+		{purpose: "creds", mount: "auth/nats/", role: "ops", entity: "6e5b4d2c-9f0a-7c41-b3a8-1d2e3f405162", user: user, time: 1767225600},
+	} {
+		if block := "```text\n" + c.text() + "\n```\n"; !strings.Contains(string(guide), block) {
+			t.Errorf("docs/credentials.md does not show\n%s", block)
+		}
+	}
+}
+
+// A server that is not what it seems must not get a proof of the key signed for itself.
+func TestAServersNonceIsNoProofOfTheKey(t *testing.T) {
+	vault := newFakeVault(t)
+	c, err := New(t.Context(), vault.client(), dev)
+	must(t, err)
+	defer c.Close()
+	o := options(t, c)
+	_, err = o.UserJWT()
+	must(t, err)
+	for _, nonce := range []string{claim{purpose: "creds", role: "dev", entity: "attacker"}.text(), "vault-plugin-auth-nats user key proof v2"} {
+		if signature, err := o.SignatureCB([]byte(nonce)); err == nil || signature != nil {
+			t.Errorf("signed %q", nonce)
+		}
+	}
+	_, err = o.SignatureCB([]byte("ltpSkJ1Hd2A"))
+	must(t, err)
+}
+
 func TestAVaultTokenAndTheWorkloadsTokenGoTogether(t *testing.T) {
 	vault := newFakeVault(t)
 	c, err := NewFromVaultToken(t.Context(), vault.client(), dev)
@@ -341,7 +414,7 @@ func TestAVaultTokenAndTheWorkloadsTokenGoTogether(t *testing.T) {
 	if len(writes) != 1 || writes[0].method != http.MethodPut || writes[0].body["jwt"] != workloadToken {
 		t.Fatalf("requests: %v", writes)
 	}
-	proven(t, writes[0].body, writes[0].body["jwt"].(string))
+	proven(t, writes[0].body, claim{purpose: "creds", mount: "auth/nats/", role: "dev", token: workloadToken})
 }
 
 func TestCloseWipesKeysAndEndsEverything(t *testing.T) {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -75,6 +76,9 @@ func (c *credentials) fresh() bool { return time.Now().Before(c.renew) }
 func (c *credentials) valid() bool { return time.Now().Before(c.ends) }
 
 func (c *credentials) sign(nonce []byte) ([]byte, error) {
+	if bytes.HasPrefix(nonce, []byte(reserved)) {
+		return nil, errors.New("the nats-server wants a proof of the user key, of the kind that Vault gets, signed as its nonce")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.key == nil {

@@ -21,9 +21,11 @@
 // # Keys
 //
 // Each set of credentials is for a user key that is made in this process and never
-// leaves it: Vault sees the public half, and a signature over the workload's token that
-// proves possession of the other. A key is wiped once it was replaced twice, and by
-// [Client.Close].
+// leaves it: Vault sees the public half, and a signature that proves possession of the
+// other. The signature is for one mount, role and token or Vault entity, and for five
+// minutes: where the mount demands it, this machine's clock has to be as near to Vault's.
+// A nonce of a nats-server that looks like the text of such a proof is not signed. A key
+// is wiped once it was replaced twice, and by [Client.Close].
 //
 // # Renewal
 //

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ type fakeVault struct {
 	mu           sync.Mutex
 	ttl          time.Duration // of a NATS user JWT
 	tokenTTL     time.Duration
+	entity       string        // ID of the Vault entity of every token
 	noCreds      bool          // credentials_on_login=false
 	answers      []any         // to be given instead, first come first served: an error, a status or a body
 	forbidden    string        // a path
@@ -59,7 +61,7 @@ func newFakeVault(t *testing.T) *fakeVault {
 	account, err := nkeys.CreateAccount()
 	must(t, err)
 	return &fakeVault{
-		t: t, account: account, ttl: time.Hour, tokenTTL: 2 * time.Hour,
+		t: t, account: account, ttl: time.Hour, tokenTTL: 2 * time.Hour, entity: "entity-1",
 		tokens: map[string]bool{"the-callers-token": true},
 	}
 }
@@ -103,7 +105,9 @@ func (v *fakeVault) RoundTrip(r *http.Request) (*http.Response, error) {
 		token: r.Header.Get("X-Vault-Token"), namespace: r.Header.Get("X-Vault-Namespace"), body: map[string]any{},
 	}
 	if r.Body != nil {
-		if err := json.NewDecoder(r.Body).Decode(&got.body); err != nil && !errors.Is(err, io.EOF) {
+		body := json.NewDecoder(r.Body)
+		body.UseNumber()
+		if err := body.Decode(&got.body); err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
 	}
@@ -159,6 +163,8 @@ func (v *fakeVault) answer(r asked) any {
 	case r.path == "auth/token/revoke-self":
 		delete(v.tokens, r.token)
 		return map[string]any{}
+	case r.path == "auth/token/lookup-self":
+		return map[string]any{"data": map[string]any{"entity_id": v.entity}}
 	case r.path == "auth/nats/creds/dev":
 		return map[string]any{"lease_id": "auth/nats/creds/dev/1", "lease_duration": int(v.ttl.Seconds()), "data": v.user(r.body)}
 	}
@@ -180,15 +186,21 @@ func (v *fakeVault) user(body map[string]any) map[string]any {
 	return map[string]any{"jwt": text, "url": serverURL}
 }
 
-// proven checks the proof of possession that came with a request: a signature over
-// the workload's token, or the text.
-func proven(t *testing.T, body map[string]any, text string) {
+// proven checks the proof of possession that came with a request: a signature of what
+// is claimed at this time.
+func proven(t *testing.T, body map[string]any, c claim) {
 	t.Helper()
 	signature, err := base64.StdEncoding.DecodeString(body["user_key_signature"].(string))
 	must(t, err)
-	key, err := nkeys.FromPublicKey(body["user_public_key"].(string))
+	c.user = body["user_public_key"].(string)
+	c.time, err = strconv.ParseInt(fmt.Sprint(body["user_key_time"]), 10, 64)
 	must(t, err)
-	must(t, key.Verify([]byte(text), signature))
+	if off := time.Since(time.Unix(c.time, 0)); off.Abs() > time.Minute {
+		t.Errorf("the proof is of %s ago", off)
+	}
+	key, err := nkeys.FromPublicKey(c.user)
+	must(t, err)
+	must(t, key.Verify([]byte(c.text()), signature))
 }
 
 // fakeNATS speaks as much of NATS's protocol as a client needs to connect, flush and subscribe.

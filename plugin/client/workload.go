@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/nats-io/nkeys"
@@ -73,7 +74,10 @@ func (w Workload) login(ctx context.Context, vault *api.Client, r *request) (*ap
 	if r.token == "" {
 		return nil, errors.New("logging in: the Workload has no Token")
 	}
-	body := r.body()
+	body, err := r.proven(claim{purpose: "login", mount: w.mount(), role: w.Role, token: r.token})
+	if err != nil {
+		return nil, err
+	}
 	if w.Role != "" {
 		body["role"] = w.Role
 	}
@@ -92,15 +96,27 @@ func (w Workload) login(ctx context.Context, vault *api.Client, r *request) (*ap
 // creds asks for credentials as the holder of a Vault token.
 func (w Workload) creds(ctx context.Context, vault *api.Client, role string, r *request) (*api.Secret, error) {
 	path := w.path("creds/" + role)
-	var secret *api.Secret
+	c := claim{purpose: "creds", mount: w.mount(), role: role, token: r.token}
 	var err error
 	if r.token == "" {
+		if c.entity, err = entityOf(ctx, vault); err != nil {
+			return nil, err
+		}
+	}
+	body, err := r.proven(c)
+	if err != nil {
+		return nil, err
+	}
+	var secret *api.Secret
+	if r.token == "" {
 		// Nothing that is sent is secret, and reading is what a policy allows as a rule.
-		secret, err = vault.Logical().ReadWithDataWithContext(ctx, path, map[string][]string{
-			"user_public_key": {r.public}, "user_key_signature": {r.signature},
-		})
+		query := map[string][]string{}
+		for name, value := range body {
+			query[name] = []string{fmt.Sprint(value)}
+		}
+		secret, err = vault.Logical().ReadWithDataWithContext(ctx, path, query)
 	} else {
-		secret, err = vault.Logical().WriteWithContext(ctx, path, r.body())
+		secret, err = vault.Logical().WriteWithContext(ctx, path, body)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("getting credentials at %s: %w", path, err)
@@ -111,22 +127,37 @@ func (w Workload) creds(ctx context.Context, vault *api.Client, role string, r *
 	return secret, nil
 }
 
-func (w Workload) path(below string) string {
+// entityOf is the ID of the Vault entity whose token the client holds. It is asked for
+// each time: the caller may put another token in, and an agent may do so unseen.
+func entityOf(ctx context.Context, vault *api.Client) (string, error) {
+	secret, err := vault.Auth().Token().LookupSelfWithContext(ctx)
+	if err != nil {
+		return "", fmt.Errorf("looking up the Vault token's entity: %w", err)
+	}
+	entity, _ := secret.Data["entity_id"].(string)
+	if entity == "" {
+		return "", errors.New("the Vault token has no entity, which the Workload needs that has no Token")
+	}
+	return entity, nil
+}
+
+// mount is the mount's path, as the mount itself knows it.
+func (w Workload) mount() string {
 	mount := strings.Trim(w.Mount, "/")
 	if mount == "" {
 		mount = DefaultMount
 	}
-	return "auth/" + mount + "/" + below
+	return "auth/" + mount + "/"
 }
 
-// A request is what is sent for one set of credentials: the public half of a new user
-// key, the workload's token if it has one, and the key's signature over that token, or
-// over the text creds/<role>, which proves possession of the key.
+func (w Workload) path(below string) string { return w.mount() + below }
+
+// A request is what one set of credentials is for: a new user key, and the workload's
+// token if it has one.
 type request struct {
-	key       nkeys.KeyPair
-	public    string
-	token     string
-	signature string
+	key    nkeys.KeyPair
+	public string
+	token  string
 }
 
 func (w Workload) newRequest(ctx context.Context) (*request, error) {
@@ -148,17 +179,24 @@ func (w Workload) newRequest(ctx context.Context) (*request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a user key: %w", err)
 	}
-	text := token
-	if text == "" {
-		text = "creds/" + w.Role
-	}
-	signature, err := key.Sign([]byte(text))
+	return &request{key: key, public: public, token: token}, nil
+}
+
+// proven is what is sent: the public half of the key, the proof of possession of the
+// other, and the token if there is one.
+func (r *request) proven(c claim) (map[string]any, error) {
+	c.user, c.time = r.public, time.Now().Unix()
+	signature, err := r.key.Sign([]byte(c.text()))
 	if err != nil {
 		return nil, fmt.Errorf("proving possession of a user key: %w", err)
 	}
-	return &request{key: key, public: public, token: token, signature: base64.StdEncoding.EncodeToString(signature)}, nil
-}
-
-func (r *request) body() map[string]any {
-	return map[string]any{"jwt": r.token, "user_public_key": r.public, "user_key_signature": r.signature}
+	body := map[string]any{
+		"user_public_key":    r.public,
+		"user_key_signature": base64.StdEncoding.EncodeToString(signature),
+		"user_key_time":      c.time,
+	}
+	if r.token != "" {
+		body["jwt"] = r.token
+	}
+	return body, nil
 }

@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/base64"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"github.com/stretchr/testify/require"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 )
 
 // ownKey is a key that never leaves its workload.
@@ -23,6 +28,26 @@ func ownKey(t *testing.T) (key nkeys.KeyPair, public string) {
 func (e *env) connectWithKey(jwt string, key nkeys.KeyPair) (*workload, error) {
 	e.t.Helper()
 	return e.dial(nats.UserJWT(func() (string, error) { return jwt, nil }, key.Sign))
+}
+
+// proven is what a workload sends with a key of its own: a proof at the mount, at
+// this time unless the claim says otherwise, and the token that it is over.
+func (e *env) proven(key nkeys.KeyPair, claim proof.Claim) fields {
+	e.t.Helper()
+	var err error
+	claim.User, err = key.PublicKey()
+	require.NoError(e.t, err)
+	claim.Mount = cmp.Or(claim.Mount, e.path(""))
+	claim.Time = cmp.Or(claim.Time, time.Now().Unix())
+	signature, err := key.Sign([]byte(claim.Text()))
+	require.NoError(e.t, err)
+	data := fields{
+		"user_public_key": claim.User, "user_key_signature": base64.StdEncoding.EncodeToString(signature), "user_key_time": claim.Time,
+	}
+	if claim.Token != "" {
+		data["jwt"] = claim.Token
+	}
+	return data
 }
 
 func TestAWorkloadsOwnKeyNeverTravels(t *testing.T) {
@@ -47,11 +72,15 @@ func TestAWorkloadsOwnKeyNeverTravels(t *testing.T) {
 	require.Error(t, err, "the JWT is of use without its key")
 
 	e.credsRefused(runner.client, "own", fields{"jwt": token, "user_public_key": public}, "user_key_signature is missing")
-	signature, err := key.Sign([]byte(token))
-	require.NoError(t, err)
-	first := e.creds(runner.client, "own", fields{
-		"jwt": token, "user_public_key": public, "user_key_signature": base64.StdEncoding.EncodeToString(signature),
-	})
+	claim := proof.Claim{Purpose: proof.Creds, Role: "own", Token: token}
+	replayed := e.proven(key, claim)
+	e.role("other", fields{"user_key": "client", "user_template": devTemplate})
+	e.credsRefused(runner.client, "other", replayed, "user_key_signature", `role "other"`)
+	claim.Mount = "auth/other/"
+	e.credsRefused(runner.client, "own", e.proven(key, claim), "user_key_signature", fmt.Sprintf("mount %q", e.path("")))
+	e.write("jwt/worker", fields{"type": "user", "account": "orders"})
+	e.refused("jwt/worker/sign", fields{"nonce": claim.Text()}, "nonce is the text of a proof")
+	first := e.creds(runner.client, "own", replayed)
 	require.NotContains(t, first.Data, "creds")
 	leased, err := e.connectWithKey(first.JWT, key)
 	require.NoError(t, err)

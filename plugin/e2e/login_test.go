@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
 )
 
 const devTemplate = `{"pub":{"allow":["orders.{{claim(project)}}.>"]},"sub":{"allow":["orders.{{claim(project)}}.>","_INBOX.>"]}}`
@@ -201,15 +202,11 @@ func TestAWorkloadBringsItsOwnKey(t *testing.T) {
 	require.NoError(t, err)
 	accountPublic, err := account.PublicKey()
 	require.NoError(t, err)
-	other, err := key.Sign([]byte("another token"))
-	require.NoError(t, err)
 	refused(nil, "user_public_key", "user_key=client")
 	refused(fields{"user_public_key": accountPublic}, "user_public_key", "account")
 	refused(fields{"user_public_key": public}, "user_key_signature", "missing")
-	refused(fields{"user_public_key": public, "user_key_signature": base64.StdEncoding.EncodeToString(other)}, "user_key_signature")
-	proof, err := key.Sign([]byte(token))
-	require.NoError(t, err)
-	login, err = e.tryLogin("client", token, fields{"user_public_key": public, "user_key_signature": base64.StdEncoding.EncodeToString(proof)})
+	refused(e.proven(key, proof.Claim{Purpose: proof.Login, Role: "dev", Token: token}), "user_key_signature", e.path(""), `role "client"`)
+	login, err = e.tryLogin("client", token, e.proven(key, proof.Claim{Purpose: proof.Login, Role: "client", Token: token}))
 	require.NoError(t, err)
 	connect(login.JWT)
 }
