@@ -488,6 +488,52 @@ func TestAProofOfAKeyIsForOneUse(t *testing.T) {
 	require.ErrorContains(t, err, "the request lacks the mount's path")
 }
 
+// A key from a file ends in a line break, which NATS passes over when it decodes the
+// key and not when it compares two.
+func TestAWorkloadsKeyIsWhatNATSWritesHoweverItIsSent(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"user_template": `{"pub":{"allow":["{{subject()}}"]}}`})
+	key, token := newKey(t, trust.User), m.token(nil)
+	claim := proof.Claim{Purpose: proof.Creds, Role: "dev", Token: token}
+	paths := map[string]func(public string) (*logical.Response, error){
+		"login": func(public string) (*logical.Response, error) {
+			return m.do(logical.UpdateOperation, "login", map[string]any{"role": "dev", "jwt": token, "user_public_key": public})
+		},
+		"creds/dev": func(public string) (*logical.Response, error) {
+			return m.creds("dev", but(proven(key, claim), "user_public_key", public))
+		},
+		"role/dev/preview": func(public string) (*logical.Response, error) {
+			return m.do(logical.UpdateOperation, "role/dev/preview", map[string]any{"jwt": token, "user_public_key": public})
+		},
+	}
+	public := key.Public()
+	for path, ask := range paths {
+		resp, err := ask("\r\n " + public + "\n")
+		require.NoError(t, err, path)
+		require.NoError(t, resp.Error(), path)
+		if path == "role/dev/preview" {
+			require.Contains(t, fmt.Sprint(resp.Data["user"]), "allow:["+public+"]")
+			continue
+		}
+		require.Equal(t, public, resp.Data["user_public_key"])
+		user := userClaims(t, resp.Data["jwt"])
+		require.Equal(t, public, user.Subject)
+		require.Equal(t, []string{public}, []string(user.Pub.Allow))
+		if path == "login" {
+			require.Equal(t, public, resp.Auth.Metadata["user_public_key"])
+		} else {
+			require.Equal(t, public, resp.Secret.InternalData["user_public_key"])
+		}
+	}
+	for _, within := range []string{"\n", "\r\n", " "} {
+		for path, ask := range paths {
+			resp, err := ask(public[:20] + within + public[20:])
+			require.NoError(t, err, path)
+			require.ErrorContains(t, resp.Error(), "user_public_key is not a user public key", path)
+		}
+	}
+}
+
 func TestALoginTakesAProofOfItsOwn(t *testing.T) {
 	m := newCredsMount(t)
 	m.write("config", map[string]any{"default_role": "own"})
