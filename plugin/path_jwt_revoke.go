@@ -3,6 +3,7 @@ package plugin
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -49,6 +51,9 @@ func (b *backend) pathsJWTRevoke() []*framework.Path {
 				Summary:      "Revoke users of an account, or a named user, or undo it.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "revoke", OperationSuffix: "users"},
 				Responses: responds(http.StatusOK, "What is revoked now.", map[string]*framework.FieldSchema{
+					"revokes":          {Type: framework.TypeString, Description: "What is revoked, in words. Absent after an undo."},
+					"account":          {Type: framework.TypeString, Required: true, Description: "Name of the account."},
+					"user":             {Type: framework.TypeString, Description: "Name of the named user whose key it is, if it is one's."},
 					"user_public_key":  {Type: framework.TypeString, Description: `Public key of the user, "*" for everyone. Absent for a role.`},
 					"before":           {Type: framework.TypeTime, Description: "What was issued up to then is revoked (RFC 3339). Absent for a role, and after an undo."},
 					"until":            {Type: framework.TypeTime, Description: "When all of that has expired and the revocation is forgotten (RFC 3339). Absent for a role, after an undo, and where users may have been issued elsewhere: then it is kept until it is undone."},
@@ -80,9 +85,10 @@ func (b *backend) revokeJWT(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	data := map[string]any{}
+	data := map[string]any{"account": of.Name}
 	if role := d.Get("role").(string); role != "" {
 		err = b.revokeRole(ctx, req.Storage, of, role, d)
+		data["revokes"] = fmt.Sprintf("all that was issued to users of role %q of account %q, whose signing key is replaced", role, of.Name)
 	} else {
 		err = b.revokeUsers(ctx, req.Storage, of, d, data)
 	}
@@ -145,6 +151,13 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *chain.
 		return err
 	}
 	data["user_public_key"] = user
+	name, err := b.userName(ctx, s, of, user, d)
+	if err != nil {
+		return err
+	}
+	if name != "" {
+		data["user"] = name
+	}
 	now := time.Now()
 	before, given := d.GetOk("before")
 	if d.Get("undo").(bool) {
@@ -169,8 +182,49 @@ func (b *backend) revokeUsers(ctx context.Context, s logical.Storage, of *chain.
 	revoked, err := b.chain.Revocation(ctx, s, of.Account, user)
 	if err == nil {
 		describeRevocation(revoked, data)
+		data["revokes"] = fmt.Sprintf("what was issued up to %s to %s", data["before"], inWords(of, user, name))
 	}
 	return err
+}
+
+// inWords is who is revoked, by the name if it is a named user.
+func inWords(of *chain.Revocable, user, name string) string {
+	switch {
+	case user == chain.EveryUser:
+		return fmt.Sprintf("any user of account %q", of.Name)
+	case name != "":
+		return fmt.Sprintf("%q, a named user of account %q", name, of.Name)
+	}
+	return fmt.Sprintf("the user key %s in account %q, if anything was: the mount keeps no record of the keys that it issues to", user, of.Name)
+}
+
+// mostSearched is among how many named users of an account the one with a key is
+// looked for, which takes a read each.
+const mostSearched = 100
+
+// userName is the name of the named user with a public key; empty if there is none,
+// or the account has too many to look for it.
+func (b *backend) userName(ctx context.Context, s logical.Storage, of *chain.Revocable, user string, d *framework.FieldData) (string, error) {
+	switch {
+	case of.User != "":
+		return d.Get("name").(string), nil
+	case user == chain.EveryUser:
+		return "", nil
+	}
+	names, err := store.AccountOfUsers.Users(ctx, s, of.Name)
+	if err != nil || len(names) > mostSearched {
+		return "", err
+	}
+	for _, name := range names {
+		named, err := b.chain.Named(ctx, s, name)
+		if err != nil {
+			return "", err
+		}
+		if named != nil && named.PublicKey == user {
+			return name, nil
+		}
+	}
+	return "", nil
 }
 
 // checkBefore refuses a time that is no time of issue.
@@ -270,6 +324,9 @@ elsewhere may never expire.
 
 For an account, say who: user_public_key for one user, everyone=true for all, or
 role for all of a role that has a signing key of its own, which is replaced. For a
-named user, nothing is to be said. Whoever is revoked and may still log in gets new
-credentials by doing so: take away the role or the policy first.
+named user, nothing is to be said. The answer says what is revoked, in words: that
+a key is nobody's is no error, as no record is kept of whom the mount issues to.
+
+Whoever is revoked and may still log in gets new credentials by doing so: take away
+the role or the policy first.
 `

@@ -83,6 +83,49 @@ func TestANamedUserIsRevokedByItsName(t *testing.T) {
 	require.Empty(t, m.revocationsOf("orders"))
 }
 
+// The mount keeps no record of whom it issues to, and so says what it can: a slip in
+// a key, or the key of a user who may have a new JWT at once, is to be seen.
+func TestARevocationSaysWhatItRevokes(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"signing_key": "role"})
+	alice := m.must(logical.CreateOperation, "jwt/alice", map[string]any{"type": "user", "account": "orders"})["public_key"].(string)
+	unheard := newKey(t, trust.User).Public()
+	const hourAgo = "2026-01-02T15:04:05Z"
+	for name, test := range map[string]struct {
+		path    string
+		data    map[string]any
+		revokes string
+		user    any
+	}{
+		"a named user": {"jwt/alice/revoke", nil, `what was issued up to TIME to "alice", a named user of account "orders"`, "alice"},
+		"a named user's key": {"jwt/orders/revoke", map[string]any{"user_public_key": alice},
+			`what was issued up to TIME to "alice", a named user of account "orders"`, "alice"},
+		"a key": {"jwt/orders/revoke", map[string]any{"user_public_key": unheard + "\n"},
+			`what was issued up to TIME to the user key ` + unheard + ` in account "orders", if anything was: the mount keeps no record of the keys that it issues to`, nil},
+		"everyone": {"jwt/orders/revoke", map[string]any{"everyone": true, "before": hourAgo}, `what was issued up to ` + hourAgo + ` to any user of account "orders"`, nil},
+		"a role":   {"jwt/orders/revoke", map[string]any{"role": "dev"}, `all that was issued to users of role "dev" of account "orders", whose signing key is replaced`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m.t = t
+			data := m.write(test.path, test.data)
+			before, _ := data["before"].(string)
+			require.Equal(t, strings.ReplaceAll(test.revokes, "TIME", before), data["revokes"])
+			require.Equal(t, "orders", data["account"])
+			require.Equal(t, test.user, data["user"])
+		})
+	}
+	m.t = t
+	undone := m.write("jwt/orders/revoke", map[string]any{"user_public_key": alice, "undo": true})
+	require.NotContains(t, undone, "revokes")
+	require.Equal(t, "alice", undone["user"])
+
+	// A revocation does not wait for a thousand users to be read.
+	for i := range mostSearched {
+		require.NoError(t, store.AccountOfUsers.Add(t.Context(), m.storage, "orders", fmt.Sprintf("user-%d", i)))
+	}
+	require.Contains(t, m.write("jwt/orders/revoke", map[string]any{"user_public_key": alice})["revokes"], "to the user key "+alice)
+}
+
 func TestANamedUserThatIsDeletedIsRevoked(t *testing.T) {
 	m := newAccountMount(t)
 	alice := userClaims(t, m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})["jwt"])
