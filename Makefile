@@ -9,6 +9,9 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 FUZZTIME ?= 10s
 
+# OpenBao's program, for test-openbao.
+BAO ?= bao
+
 PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
 SERVERS := vault nats-server kube-apiserver etcd
 
@@ -17,7 +20,7 @@ SERVERS := vault nats-server kube-apiserver etcd
 MODULES := . plugin/client plugin/client/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test bench fuzz lint tools clean-tools devstack
+.PHONY: help build demo dev test test-openbao bench fuzz lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -44,6 +47,21 @@ test: devstack ## run all tests, on real servers too
 		echo "==> go test in $$module"; \
 		(cd $$module && $(GO) test -race -count=1 -timeout 30m ./...); \
 	done
+
+test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao on PATH, or BAO=
+	@set -e; bao="$$(command -v '$(BAO)')" || { \
+		echo "there is no '$(BAO)': install OpenBao (https://openbao.org/docs/install/) so that bao is on PATH, or give BAO=/path/to/bao"; \
+		exit 1; \
+	}; \
+	version="$$("$$bao" version)"; case "$$version" in \
+		OpenBao*) echo "==> $$version" ;; \
+		*) echo "$$bao is not OpenBao, but $$version"; exit 1 ;; \
+	esac; \
+	export VAULT_BIN="$$bao"; \
+	bin/devstack tools $(SERVERS); \
+	bin/devstack demo; \
+	$(GO) test -race -count=1 -timeout 30m ./cmd/devstack/... ./plugin/e2e; \
+	cd plugin/client/e2e && $(GO) test -race -count=1 -timeout 30m ./...
 
 fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
 	@for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \

@@ -104,8 +104,6 @@ func (s *servers) commandEnvironment() []string {
 	return append(s.environment(),
 		"PATH="+s.binDir()+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"HOME="+s.dir,
-		// OpenBao's names for the same, when VAULT_BIN is one.
-		"BAO_ADDR="+s.vault.Addr, "BAO_TOKEN="+s.vault.Token,
 	)
 }
 

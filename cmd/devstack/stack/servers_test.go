@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -60,6 +61,26 @@ func TestVaultWithStorageKeepsWhatItHoldsOverSealKillAndRestart(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAStandbyJoinsAndTakesOver(t *testing.T) {
+	ctx := testContext(t, VaultTool)
+	leader, err := StartVault(ctx, VaultConfig{Storage: "raft"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, leader.Close()) })
+	standby, err := leader.AddStandby(ctx)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, standby.Close()) })
+	require.NoError(t, leader.StepDown(ctx))
+	client, err := standby.Client()
+	require.NoError(t, err)
+	require.NoError(t, WaitFor(ctx, "the standby to take over", func() error {
+		health, err := client.Sys().HealthWithContext(ctx)
+		if err == nil && health.Standby {
+			err = errors.New("still a standby")
+		}
+		return err
+	}))
 }
 
 func TestNATSServersFormAClusterAndRestartOnTheirPorts(t *testing.T) {

@@ -34,6 +34,7 @@ type Vault struct {
 	PluginDir string // where plugins are built to or copied to before they are registered
 
 	bin       string
+	openBao   bool // the program is OpenBao's
 	config    VaultConfig
 	port      int
 	process   *process
@@ -46,6 +47,21 @@ func StartVault(ctx context.Context, config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
+	if config.LogLevel == "" {
+		config.LogLevel = "info"
+	}
+	v, err := newVault(bin, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.setUp(ctx); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+// newVault prepares a server, but for its configuration.
+func newVault(bin string, config VaultConfig) (*Vault, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
@@ -54,28 +70,25 @@ func StartVault(ctx context.Context, config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{
+	return &Vault{
 		Addr: "http://" + loopback(port), Token: RootToken, Dir: dir, PluginDir: filepath.Join(dir, "plugins"),
 		bin: bin, config: config, port: port,
-	}
-	if err := v.setUp(ctx); err != nil {
-		return nil, errors.Join(err, v.Close())
-	}
-	return v, nil
+	}, nil
 }
 
 func (v *Vault) setUp(ctx context.Context) error {
 	if err := os.Mkdir(v.PluginDir, 0o755); err != nil {
 		return err
 	}
-	if v.config.LogLevel == "" {
-		v.config.LogLevel = "info"
-	}
-	if v.config.Storage == "" {
-		return v.Start(ctx)
+	var err error
+	if v.openBao, err = isOpenBao(ctx, v.bin); err != nil {
+		return err
 	}
 	if err := v.writeServerConfig(); err != nil {
 		return err
+	}
+	if v.config.Storage == "" {
+		return v.Start(ctx)
 	}
 	if err := v.start(ctx); err != nil {
 		return err
@@ -96,12 +109,10 @@ func (v *Vault) Start(ctx context.Context) error {
 
 // start returns when the server answers, sealed or not.
 func (v *Vault) start(ctx context.Context) error {
-	args := []string{"server", "-log-level=" + v.config.LogLevel}
+	args := []string{"server", "-log-level=" + v.config.LogLevel, "-config=" + v.serverConfigPath()}
 	if v.config.Storage == "" {
 		args = append(args, "-dev", "-dev-no-store-token", "-dev-root-token-id="+RootToken,
 			"-dev-listen-address="+loopback(v.port), "-dev-plugin-dir="+v.PluginDir)
-	} else {
-		args = append(args, "-config="+v.serverConfigPath())
 	}
 	var err error
 	v.process, err = startProcess(v.Dir, "vault", v.config.Env, v.bin, args...)
@@ -165,12 +176,13 @@ func (v *Vault) Client() (*api.Client, error) {
 
 // Command returns a run of Vault's CLI against this server, with the root token. Its
 // home is the server's folder, so that no token of the user's is read or replaced.
+// OpenBao's CLI knows these variables too; its own, BAO_ADDR and the like, would win
+// over what a command sets for itself.
 func (v *Vault) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, v.bin, args...)
 	cmd.Env = []string{
 		"PATH=" + filepath.Dir(v.bin) + string(os.PathListSeparator) + os.Getenv("PATH"),
 		"HOME=" + v.Dir, "VAULT_ADDR=" + v.Addr, "VAULT_TOKEN=" + v.Token,
-		"BAO_ADDR=" + v.Addr, "BAO_TOKEN=" + v.Token,
 	}
 	return cmd
 }

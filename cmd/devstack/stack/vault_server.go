@@ -1,19 +1,35 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 
 	"github.com/hashicorp/vault/api"
 )
 
 func (v *Vault) serverConfigPath() string { return filepath.Join(v.Dir, "vault.hcl") }
 
-// writeServerConfig writes the configuration of a server with storage.
+// isOpenBao asks the program what it is.
+func isOpenBao(ctx context.Context, bin string) (bool, error) {
+	out, err := exec.CommandContext(ctx, bin, "version").Output()
+	if err != nil {
+		return false, fmt.Errorf("%s version: %w", bin, err)
+	}
+	return bytes.HasPrefix(out, []byte("OpenBao")), nil
+}
+
+// writeServerConfig writes the configuration of a server with storage, and of one in
+// dev mode an empty one, for what is added to it.
 func (v *Vault) writeServerConfig() error {
+	if v.config.Storage == "" {
+		return os.WriteFile(v.serverConfigPath(), nil, 0o600)
+	}
 	clusterPort, err := FreePort()
 	if err != nil {
 		return err
@@ -24,7 +40,7 @@ func (v *Vault) writeServerConfig() error {
 	}
 	storage := fmt.Sprintf("storage %q {\n  path = %q\n", v.config.Storage, data)
 	if v.config.Storage == "raft" {
-		storage += "  node_id = \"one\"\n  performance_multiplier = 1\n"
+		storage += fmt.Sprintf("  node_id = %q\n  performance_multiplier = 1\n", filepath.Base(v.Dir))
 	}
 	text := fmt.Sprintf(`%s}
 listener "tcp" {
@@ -63,7 +79,8 @@ func (v *Vault) Seal(ctx context.Context) error {
 	return client.Sys().SealWithContext(ctx)
 }
 
-// Unseal unseals the server and returns when it is active.
+// Unseal unseals the server and returns when it is active, or a standby that knows
+// which node is.
 func (v *Vault) Unseal(ctx context.Context) error {
 	client, err := v.Client()
 	if err != nil {
@@ -77,20 +94,96 @@ func (v *Vault) Unseal(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if health.Sealed || health.Standby {
-			return errors.New("not active yet")
+		if health.Sealed || !health.Initialized {
+			return errors.New("still sealed")
+		}
+		if !health.Standby {
+			return nil
+		}
+		leader, err := client.Sys().LeaderWithContext(ctx)
+		if err != nil {
+			return err
+		}
+		if leader.LeaderAddress == "" {
+			return errors.New("no node is active yet")
 		}
 		return nil
 	})
 }
 
-// Audit switches on a file audit device and returns the file's path.
+// AddStandby starts one more node of the cluster that a server with storage "raft" is
+// the leader of. It has the same plugins, token and unseal key, and is unsealed.
+func (v *Vault) AddStandby(ctx context.Context) (*Vault, error) {
+	standby, err := newVault(v.bin, v.config)
+	if err != nil {
+		return nil, err
+	}
+	standby.PluginDir, standby.Token, standby.unsealKey, standby.openBao = v.PluginDir, v.Token, v.unsealKey, v.openBao
+	if err := standby.join(ctx, v.Addr); err != nil {
+		return nil, errors.Join(err, standby.Close())
+	}
+	return standby, nil
+}
+
+func (v *Vault) join(ctx context.Context, leader string) error {
+	if err := v.writeServerConfig(); err != nil {
+		return err
+	}
+	if err := v.start(ctx); err != nil {
+		return err
+	}
+	client, err := v.Client()
+	if err != nil {
+		return err
+	}
+	joined, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: leader})
+	if err != nil {
+		return fmt.Errorf("join the cluster of %s: %w", leader, err)
+	}
+	if !joined.Joined {
+		return fmt.Errorf("%s does not join the cluster of %s", v.Addr, leader)
+	}
+	return v.Unseal(ctx)
+}
+
+// StepDown has another node of the cluster take over from its leader, which it does
+// once both have a vote: a node that has joined gets its own after some seconds.
+func (v *Vault) StepDown(ctx context.Context) error {
+	client, err := v.Client()
+	if err != nil {
+		return err
+	}
+	err = v.process.ready(ctx, func() error {
+		secret, err := client.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
+		if err != nil {
+			return err
+		}
+		config, _ := secret.Data["config"].(map[string]any)
+		nodes, _ := config["servers"].([]any)
+		for _, node := range nodes {
+			if node, _ := node.(map[string]any); node["voter"] != true {
+				return fmt.Errorf("node %v has no vote yet", node["node_id"])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return client.Sys().StepDownWithContext(ctx)
+}
+
+// Audit switches on a file audit device and returns the file's path. OpenBao takes
+// audit devices from its configuration only.
 func (v *Vault) Audit(ctx context.Context) (string, error) {
 	client, err := v.Client()
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(v.Dir, "audit.log")
+	if v.openBao {
+		return path, v.declareAudit(ctx, client, path)
+	}
 	err = client.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
 		Type: "file", Options: map[string]string{"file_path": path},
 	})
@@ -98,4 +191,28 @@ func (v *Vault) Audit(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("enable auditing: %w", err)
 	}
 	return path, nil
+}
+
+// declareAudit adds the audit device to the configuration, which the server then reads
+// again.
+func (v *Vault) declareAudit(ctx context.Context, client *api.Client, path string) error {
+	text, err := os.ReadFile(v.serverConfigPath())
+	if err != nil {
+		return err
+	}
+	text = fmt.Appendf(text, "audit \"file\" \"file\" {\n  options {\n    file_path = %q\n  }\n}\n", path)
+	if err := os.WriteFile(v.serverConfigPath(), text, 0o600); err != nil {
+		return err
+	}
+	v.process.signal(syscall.SIGHUP)
+	return v.process.ready(ctx, func() error {
+		devices, err := client.Sys().ListAuditWithContext(ctx)
+		if err != nil {
+			return err
+		}
+		if devices["file/"] == nil {
+			return errors.New("no audit device yet")
+		}
+		return nil
+	})
 }
