@@ -33,7 +33,7 @@ func (b *backend) pathsSync() []*framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"prune": {
 				Type:        framework.TypeBool,
-				Description: `On write: remove the accounts that servers hold and the mount does not know.`,
+				Description: `On write: remove the accounts of the operator that servers hold and the mount does not know.`,
 			},
 			"account": {
 				Type:        framework.TypeString,
@@ -87,7 +87,8 @@ func (b *backend) pathsSync() []*framework.Path {
 					"delivered": {Type: framework.TypeInt, Description: "On how many of them the servers agree."},
 					"failed":    {Type: framework.TypeInt, Description: "How many could not be delivered; they are tried again."},
 					"failures":  {Type: framework.TypeSlice, Description: "The first of these, with their errors."},
-					"unknown":   {Type: framework.TypeSlice, Description: "Accounts that servers with a full resolver hold and the mount does not know, and whether they were pruned."},
+					"unknown":   {Type: framework.TypeSlice, Description: "Accounts that servers with a full resolver hold, the operator signed and the mount does not know, and whether they were pruned."},
+					"foreign":   {Type: framework.TypeInt, Description: "How many accounts such a server holds that another operator signed. They are left alone."},
 					"rewritten": {Type: framework.TypeBool, Description: "Whether a server had lost files, and all were written anew."},
 					"pruned":    {Type: framework.TypeInt, Description: "How many of these were removed."},
 					"servers":   {Type: framework.TypeSlice, Description: "The nats-servers that answer, and those that did and do not now."},
@@ -295,9 +296,13 @@ when a server comes or comes back, and from time to time. So there is nothing to
 be done here in the normal course of things.
 
 A write compares now, delivers what differs, and reports. Accounts that servers
-hold and the mount does not know are listed as unknown; with prune=true they are
-removed. Take care to prune only when all accounts of the operator are in this
-mount.
+hold, a key of the operator signed and the mount does not know are listed as
+unknown; with prune=true they are removed. Take care to prune only when all
+accounts of the operator are in this mount.
+
+A server of another operator whose system account is linked with this one's (over a
+leafnode) is listed with its "foreign_operator". It is not waited for, and accounts
+that its operator signed are left alone.
 
 A removal needs "allow_delete: true" in a server's resolver. A server without it
 is given a last account JWT instead, which lets nobody in and expires within a

@@ -40,6 +40,7 @@ type operatorEntry struct {
 	Claims    jwt.Operator  `json:"claims"`             // of JWT
 	Imported  *importedJWT  `json:"imported,omitempty"` // the latest operator_jwt that was taken over
 	Keys      []operatorKey `json:"keys"`               // in the order in which they sign, the ones to come after the one in use
+	Signers   []string      `json:"signers,omitempty"`  // public keys that sign, may sign or did so once: what they signed is ours
 
 	// Removed are keys of operator_jwt, by public key, that were rotated away here. A
 	// later operator_jwt lists them still, as long as only the mount knows.
@@ -113,6 +114,7 @@ func (e *operatorEntry) open() (*operator, error) {
 	if e.None {
 		return opened, nil
 	}
+	e.noteSigners()
 	live := e.live()
 	if len(live) == 0 {
 		return nil, fmt.Errorf("the stored operator has no signing key")

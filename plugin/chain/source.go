@@ -19,7 +19,7 @@ type DeliverySettings struct {
 	serverURLs, serviceURLs []string
 	tls                     delivery.TLS
 	clockSkew               time.Duration
-	systemAccount           string // public key
+	systemAccount, operator string // public keys
 }
 
 // DeliverySettings returns nil where nothing can be delivered: without an
@@ -40,6 +40,7 @@ func (c *Chain) DeliverySettings(ctx context.Context, s logical.Storage) (*Deliv
 		tls:           delivery.TLS{CA: e.CAPEM, Cert: e.ClientCertPEM, Key: e.ClientKeyPEM},
 		clockSkew:     e.clockSkew(),
 		systemAccount: e.SystemAccount,
+		operator:      e.PublicKey,
 	}, nil
 }
 
@@ -51,6 +52,8 @@ func (c *Chain) DeliveryConfig(s logical.Storage, settings *DeliverySettings) de
 		ServiceURLs: settings.serviceURLs,
 		TLS:         settings.tls,
 		ClockSkew:   settings.clockSkew,
+		Operator:    settings.operator,
+		Ours:        func(accountJWT string) bool { return c.ours(context.Background(), s, accountJWT) },
 		Logger:      c.logger.Named("delivery"),
 		User: func() (string, func([]byte) ([]byte, error), error) {
 			return c.systemUser(context.Background(), s)

@@ -31,6 +31,14 @@ type Config struct {
 	// TLS applies to every connection, NATS and HTTP.
 	TLS TLS
 
+	// Operator is the public key of the operator's identity. Servers that trust
+	// other operators are left alone.
+	Operator string
+
+	// Ours reports whether a key of the operator's signed an account JWT: one that it
+	// has or has had. Other accounts that servers hold are left alone.
+	Ours func(accountJWT string) bool
+
 	// User returns a fresh JWT of a system account user and a function that
 	// signs a server's nonce with that user's key. It is called at every
 	// connect, so that the JWT can be short-lived.

@@ -30,6 +30,13 @@ func (w *world) answerToo(s *natsserver.Server, subject string, answer func(*nat
 	return sub
 }
 
+// isOurs has something that is no server answer whose it is.
+func (w *world) isOurs(s *natsserver.Server, id string) {
+	w.answerToo(s, varzSubject(id), func(m *nats.Msg) {
+		_ = m.Respond([]byte(`{"data":{"trusted_operators_claim":[{"sub":"` + public(w.t, w.operator) + `"}]}}`))
+	})
+}
+
 func (w *world) nothingPending() error {
 	if n := w.stillPending(); n > 0 {
 		return fmt.Errorf("%d accounts are pending", n)
@@ -48,6 +55,7 @@ func TestEveryServerThatIsThereHasToAgree(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			s, dir := w.fullServer()
+			w.isOurs(s, "N2")
 			w.answerToo(s, pingSubject, func(m *nats.Msg) { _ = m.Respond([]byte(`{` + second + `,"statsz":{"active_servers":2}}`)) })
 			var answer atomic.Value
 			answer.Store(test.answer)

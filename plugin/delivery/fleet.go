@@ -9,10 +9,13 @@ import (
 )
 
 // A fleet is what is known of the servers: those that answer, and those that
-// did and do not now.
+// did and do not now. Servers of other operators, whose system account is linked
+// with ours over a leafnode, are kept apart: they hear all that is sent, and are
+// neither counted nor waited for.
 type fleet struct {
 	mu      sync.Mutex
 	servers map[string]*server // by ID
+	foreign map[string]*server // by ID; while they answer
 	up      map[string]string  // what present returns; nil if that has changed
 	left    chan struct{}      // closed, and made anew, when a server is lost
 	arrived uint64             // how often a server was new or had been away
@@ -22,10 +25,66 @@ type server struct {
 	serverInfo
 	gone    time.Time // since when it does not answer; zero while it does
 	refuses string    // why it refused the last deletion
+
+	// Of a foreign server: the public key of the operator that it trusts, and when it
+	// was last heard.
+	operator string
+	heard    time.Time
 }
 
+const (
+	// maxForeign bounds the servers of other operators that are kept in mind.
+	maxForeign = 1000
+
+	// forgetForeign is when one that is not heard is forgotten. It sends a heartbeat
+	// every ten seconds.
+	forgetForeign = time.Minute
+)
+
 func newFleet() *fleet {
-	return &fleet{servers: make(map[string]*server), left: make(chan struct{})}
+	return &fleet{servers: make(map[string]*server), foreign: make(map[string]*server), left: make(chan struct{})}
+}
+
+// has reports whether a server is known to be of this operator.
+func (f *fleet) has(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.servers[id] != nil
+}
+
+// isForeign reports whether a server that was heard is known to be of another
+// operator.
+func (f *fleet) isForeign(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.foreign[id]
+	if s != nil {
+		s.heard = time.Now()
+	}
+	return s != nil
+}
+
+// foreigners counts the servers of other operators, and forgets those that are
+// gone.
+func (f *fleet) foreigners() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.foreign, func(_ string, s *server) bool { return time.Since(s.heard) > forgetForeign })
+	return len(f.foreign)
+}
+
+// heardForeign notes a server of another operator, and reports whether it is a new
+// one. It counts as an arrival: it may hold accounts that were removed, which it
+// was given by others, and gives them back.
+func (f *fleet) heardForeign(info serverInfo, operator string) (fresh bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.foreign[info.ID] != nil || len(f.foreign) >= maxForeign {
+		return false
+	}
+	f.foreign[info.ID] = &server{serverInfo: info, operator: operator, heard: time.Now()}
+	f.arrived++
+	return true
 }
 
 // heard notes a sign of life, and reports whether the server is a new one or
@@ -87,6 +146,7 @@ func (f *fleet) predecessor(info serverInfo) (id string) {
 func (f *fleet) lost(id string) (name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	delete(f.foreign, id)
 	s := f.servers[id]
 	if s == nil || !s.gone.IsZero() {
 		return ""
@@ -152,6 +212,7 @@ func (f *fleet) refused(id, reason string) {
 // state lists the servers by name.
 func (f *fleet) state() []ServerState {
 	f.missing()
+	f.foreigners()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := make([]ServerState, 0, len(f.servers))
@@ -163,6 +224,9 @@ func (f *fleet) state() []ServerState {
 		}
 		list = append(list, state)
 	}
-	slices.SortFunc(list, func(a, b ServerState) int { return cmp.Compare(a.Name, b.Name) })
+	for _, s := range f.foreign {
+		list = append(list, ServerState{Name: s.Name, ID: s.ID, Cluster: s.Cluster, Version: s.Version, ForeignOperator: s.operator})
+	}
+	slices.SortFunc(list, func(a, b ServerState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return list
 }

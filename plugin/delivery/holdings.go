@@ -43,36 +43,53 @@ func (s *syncRun) filesLost(ctx context.Context) (bool, error) {
 // lookup asks all servers with a full resolver for an account's file, and
 // reports whether one has none.
 func (s *syncRun) lookup(ctx context.Context, id string) (missing bool, err error) {
-	expected := len(s.fleet.present())
-	answers := 0
-	err = s.link.ask(ctx, request{subject: lookupSubject(id), servers: expected, quiet: settle}, func(data []byte) bool {
-		missing = missing || len(data) == 0
-		answers++
-		return answers == expected
+	copies, err := s.copies(ctx, id, settle)
+	return slices.Contains(copies, ""), err
+}
+
+// copies are the files that servers with a full resolver have of an account, those
+// of other operators included, and an empty text for each that has none. Without
+// a quiet time it waits as long as a server may take to answer.
+func (r *Reconciler) copies(ctx context.Context, id string, quiet time.Duration) ([]string, error) {
+	expected := len(r.fleet.present()) + r.fleet.foreigners()
+	var copies []string
+	err := r.link.ask(ctx, request{subject: lookupSubject(id), servers: expected, quiet: quiet}, func(data []byte) bool {
+		copies = append(copies, strings.TrimSpace(string(data)))
+		return len(copies) == expected
 	})
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNoAnswer) {
-		return missing, nil // no server has a full resolver, or they are slow
+		return copies, nil // no server has a full resolver, or they are slow
 	}
-	return missing, err
+	return copies, err
 }
 
 // unknown reports what servers with a full resolver hold beyond what was
 // delivered, and removes it if asked. Servers exchange accounts with each other,
 // so one of them is asked: it answers with nothing if the sum of what it holds
 // is the one it is given, and with all that it holds otherwise.
+//
+// Linked servers of another operator give theirs to ours, and the one that answers
+// may be theirs. What no key of ours has signed is none of our business.
 func (s *syncRun) unknown(ctx context.Context, prune bool) error {
-	held, err := s.link.pack(ctx, s.sum[:])
-	if err != nil {
-		return fmt.Errorf("asking what a server holds: %w", err)
-	}
-	if len(held) == 0 {
-		return nil
-	}
+	known := make(map[string]bool)
 	for id, err := range s.source.All(ctx) {
 		if err != nil {
 			return fmt.Errorf("listing the accounts: %w", err)
 		}
-		delete(held, id)
+		known[id] = true
+	}
+	held := make(map[string]bool)
+	err := s.link.pack(ctx, s.sum[:], func(id, accountJWT string) {
+		switch {
+		case known[id]:
+		case s.config.Ours(accountJWT):
+			held[id] = true
+		default:
+			s.report.Foreign++
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("asking what a server holds: %w", err)
 	}
 	for id := range held {
 		if s.leaving(id) {
@@ -110,42 +127,42 @@ func (r *Reconciler) leaving(id string) bool {
 	return ok && time.Now().Before(until)
 }
 
-// pack returns the ids of the accounts that one server holds, or none if sum is
-// that of all of them.
-func (l *link) pack(ctx context.Context, sum []byte) (map[string]bool, error) {
+// pack hands each account that one server holds to take, or none if sum is that of
+// all of them.
+func (l *link) pack(ctx context.Context, sum []byte, take func(id, accountJWT string)) error {
 	l.mu.Lock()
 	conn, down := l.conn, l.down
 	l.mu.Unlock()
 	if down == nil {
-		return nil, errNotConnected
+		return errNotConnected
 	}
 	inbox := conn.NewInbox()
 	answers, err := conn.SubscribeSync(inbox)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = answers.Unsubscribe() }()
 	// They may come faster than they are read.
 	if err := answers.SetPendingLimits(-1, -1); err != nil {
-		return nil, err
+		return err
 	}
 	if err := conn.PublishRequest(packSubject, inbox, sum); err != nil {
-		return nil, fmt.Errorf("%w: %w", errNotConnected, err)
+		return fmt.Errorf("%w: %w", errNotConnected, err)
 	}
-	held := make(map[string]bool)
 	for {
 		msg, err := nextOf(ctx, answers)
 		switch {
 		case errors.Is(err, nats.ErrNoResponders): // only full resolvers answer
-			return held, nil
+			return nil
 		case err != nil:
-			return nil, err
+			return err
 		case len(msg.Data) == 0:
-			return held, nil
+			return nil
 		}
 		for line := range strings.Lines(string(msg.Data)) {
-			id, _, _ := strings.Cut(line, "|")
-			held[id] = true
+			if id, accountJWT, ok := strings.Cut(strings.TrimSpace(line), "|"); ok {
+				take(id, accountJWT)
+			}
 		}
 	}
 }

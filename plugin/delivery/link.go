@@ -271,6 +271,17 @@ func (l *link) hurry(ctx context.Context) {
 	}
 }
 
+// serverID is the ID of the server that the link stands to, empty if there is none.
+func (l *link) serverID() string {
+	l.mu.Lock()
+	conn, down := l.conn, l.down
+	l.mu.Unlock()
+	if down == nil {
+		return ""
+	}
+	return conn.ConnectedServerId()
+}
+
 // replied hands an answer to whom it is for. An answer that comes too late, or
 // one beyond what is waited for, is dropped.
 func (l *link) replied(msg *nats.Msg) {

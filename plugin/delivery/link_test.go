@@ -66,6 +66,7 @@ func TestADeletionLeavesNothingBehindForAServerThatIsAway(t *testing.T) {
 	const away = `{"server":{"name":"n2","id":"N2","ver":"2.0.0"},"statsz":{"active_servers":2}}`
 	w := newWorld(t)
 	s, dir := w.fullServer()
+	w.isOurs(s, "N2")
 	there := w.answerToo(s, pingSubject, func(m *nats.Msg) { _ = m.Respond([]byte(away)) })
 	took := w.answerToo(s, updateSubject("*"), func(m *nats.Msg) {
 		_ = m.Respond([]byte(`{"server":{"name":"n2","id":"N2","ver":"2.0.0"},"data":{"code":200,"message":"jwt updated"}}`))

@@ -34,6 +34,19 @@ type serverInfo struct {
 	Version string `json:"ver"`
 }
 
+// varzSubject is where one server answers with what it is (monitor.go, Varz).
+func varzSubject(id string) string { return "$SYS.REQ.SERVER." + id + ".VARZ" }
+
+// varz is the part of it that is used: the operators that the server trusts. There
+// are none in the answer of one that was given their keys and not their JWTs.
+type varz struct {
+	Data struct {
+		Operators []struct {
+			Subject string `json:"sub"`
+		} `json:"trusted_operators_claim"`
+	} `json:"data"`
+}
+
 // claimsReply is the answer to an update and to a deletion.
 type claimsReply struct {
 	Server serverInfo `json:"server"`

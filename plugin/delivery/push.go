@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // An outcome is what one attempt to deliver an account came to.
@@ -66,7 +68,13 @@ func (r *Reconciler) reachable(ctx context.Context) error {
 	if len(r.fleet.present()) > 0 {
 		return nil
 	}
-	return r.rollCall()
+	if err := r.rollCall(); err != nil {
+		return err
+	}
+	if len(r.fleet.present()) == 0 {
+		return errors.New("no NATS server of the operator answers")
+	}
+	return nil
 }
 
 // publish brings an account JWT to the account servers, if there are any, and
@@ -121,27 +129,17 @@ func (r *Reconciler) remove(ctx context.Context, id string) (int, error) {
 
 func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 	if r.accountServers == nil {
-		token, err := r.config.DeleteToken(id)
-		if err != nil {
-			return 0, fmt.Errorf("signing the deletion: %w", err)
+		servers, deleted, err := r.delete(ctx, id)
+		if err != nil || deleted && r.fleet.foreigners() == 0 {
+			return servers, err
 		}
-		expected := r.fleet.present()
-		answered, err := r.claims(ctx, deleteSubject, token, expected, settle)
-		if err == nil && len(r.silent(expected, answered)) == 0 {
-			return answered.agree(), nil
-		}
-		if errors.Is(err, errNotConnected) || ctx.Err() != nil {
-			return answered.agree(), cmp.Or(err, ctx.Err())
-		}
-		if err == nil {
-			// Those that did not answer may not be there, and have no use for more.
-			if err := r.rollCall(); err != nil {
-				return answered.agree(), err
-			}
-			if len(r.silent(expected, answered)) == 0 {
-				return answered.agree(), nil
-			}
-		}
+	}
+	gone, err := r.lookAtForeigners(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if gone && r.accountServers == nil {
+		return len(r.fleet.present()), nil
 	}
 	expires := time.Now().Add(farewellTime + r.config.ClockSkew)
 	farewell, err := r.config.Farewell(id, expires)
@@ -149,7 +147,66 @@ func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
 		return 0, fmt.Errorf("signing the account's last JWT: %w", err)
 	}
 	r.bidFarewell(id, expires)
+	if gone {
+		return r.accountServers.post(ctx, id, farewell)
+	}
 	return r.publish(ctx, id, farewell)
+}
+
+// delete has the servers delete an account, and reports whether all have.
+func (r *Reconciler) delete(ctx context.Context, id string) (servers int, deleted bool, err error) {
+	token, err := r.config.DeleteToken(id)
+	if err != nil {
+		return 0, false, fmt.Errorf("signing the deletion: %w", err)
+	}
+	expected := r.fleet.present()
+	answered, err := r.claims(ctx, deleteSubject, token, expected, settle)
+	switch {
+	case err == nil && len(r.silent(expected, answered)) == 0:
+		return answered.agree(), true, nil
+	case errors.Is(err, errNotConnected) || ctx.Err() != nil:
+		return answered.agree(), false, cmp.Or(err, ctx.Err())
+	case err != nil:
+		return answered.agree(), false, nil // the refusal is known of the server
+	}
+	// Those that did not answer may not be there, and have no use for more.
+	if err := r.rollCall(); err != nil {
+		return answered.agree(), false, err
+	}
+	return answered.agree(), len(r.silent(expected, answered)) == 0, nil
+}
+
+// lookAtForeigners looks at what linked servers of other operators hold of an
+// account that was removed, and reports whether nobody holds it any more.
+//
+// Servers with a full resolver exchange what they have over a leafnode as they do in
+// a cluster, so an account that all of ours have deleted would come back. A server of
+// another operator refuses our deletion; a last JWT of ours it takes as it took those
+// before. But where it holds one that somebody else has signed, the account was ours
+// and is theirs now.
+func (r *Reconciler) lookAtForeigners(ctx context.Context, id string) (gone bool, err error) {
+	if r.link == nil || r.fleet.foreigners() == 0 {
+		return false, nil
+	}
+	copies, err := r.copies(ctx, id, 0)
+	if errors.Is(err, errNotConnected) {
+		return false, nil // an account server is told all the same
+	}
+	if err != nil {
+		return false, err
+	}
+	held := slices.DeleteFunc(slices.Clone(copies), func(accountJWT string) bool { return accountJWT == "" })
+	for _, accountJWT := range held {
+		if r.config.Ours(accountJWT) {
+			continue
+		}
+		if slices.ContainsFunc(held, r.config.Ours) {
+			return false, errors.New("a server holds the account, and a linked server of another operator has one of theirs with the same key, which a last JWT would overwrite")
+		}
+		return true, nil
+	}
+	everyone := len(copies) >= len(r.fleet.present())+r.fleet.foreigners()
+	return everyone && len(held) == 0, nil
 }
 
 // bidFarewell remembers that servers will list an account for a while that was
@@ -207,6 +264,12 @@ func (r *Reconciler) claims(ctx context.Context, subject, text string, expected 
 			return silent == 0 && answered.agree() > 0
 		}
 		reply, err := parseClaimsReply(data)
+		if reply.Server.ID != "" && !r.fleet.has(reply.Server.ID) {
+			// It is of another operator, or it came just now, and is brought up to date by
+			// the comparison that this makes for.
+			r.heard(reply.Server)
+			return false
+		}
 		if err != nil {
 			refusals = append(refusals, err)
 		}
@@ -240,24 +303,43 @@ func (r *Reconciler) learn(subject string, reply claimsReply) {
 	r.fleet.refused(reply.Server.ID, refusal)
 }
 
-// rollCall finds out which servers are there. Concurrent calls share one.
+// rollCall finds out which servers are there, and whose they are. Concurrent calls
+// share one.
 func (r *Reconciler) rollCall() error {
 	_, err, _ := r.calling.Do("", func() (any, error) {
 		before := r.fleet.present()
+		// Servers of other operators may be the first to answer.
+		awaited := maps.Clone(before)
+		if id := r.link.serverID(); id != "" {
+			awaited[id] = ""
+		}
 		expected := len(before)
+		var strangers []serverInfo
 		answered := make(map[string]bool)
 		err := r.link.ask(r.ctx, request{subject: pingSubject, servers: len(before), quiet: settle}, func(data []byte) bool {
 			var s statsz
 			if json.Unmarshal(data, &s) != nil || s.Server.ID == "" {
 				return false
 			}
-			r.heard(s.Server)
+			if !answered[s.Server.ID] && !r.fleet.has(s.Server.ID) {
+				strangers = append(strangers, s.Server)
+			} else {
+				r.heard(s.Server)
+			}
 			answered[s.Server.ID] = true
+			delete(awaited, s.Server.ID)
 			expected = max(expected, s.Stats.ActiveServers)
-			return len(answered) >= expected
+			return len(awaited) == 0 && len(answered) >= expected
 		})
 		if len(answered) == 0 {
 			return nil, fmt.Errorf("asking which servers are there: %w", cmp.Or(err, errNoAnswer))
+		}
+		var meetings errgroup.Group
+		for _, info := range strangers {
+			meetings.Go(func() error { return r.meet(info) })
+		}
+		if err := meetings.Wait(); err != nil {
+			return nil, fmt.Errorf("asking servers whose they are: %w", err)
 		}
 		for id := range before {
 			if !answered[id] {

@@ -82,12 +82,17 @@ type Reconciler struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	connects chan struct{} // a connect happened
-	compares chan struct{} // a full compare is due
+	connects  chan struct{}   // a connect happened
+	strangers chan serverInfo // servers that were heard for the first time
+	compares  chan struct{}   // a full compare is due
 
 	syncing chan struct{} // holds a value while a comparison runs
-	swept   uint64        // the fleet's arrivals up to which the removed accounts were removed again; whoever is syncing has it
 	first   time.Time     // the first comparison may not begin before this
+
+	// Whoever is syncing has these: the fleet's arrivals up to which the removed
+	// accounts were removed again, and those at which it did not help to have all
+	// files written anew. A server of another operator may have no room for ours.
+	swept, futile uint64
 
 	mu        sync.Mutex
 	undone    map[string]*undone   // by account id
@@ -138,6 +143,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		ctx:       ctx,
 		cancel:    cancel,
 		connects:  make(chan struct{}, 1),
+		strangers: make(chan serverInfo, unexpected),
 		compares:  make(chan struct{}, 1),
 		syncing:   make(chan struct{}, 1),
 		first:     time.Now().Add(first),
@@ -151,6 +157,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		r.link = newLink(e, cfg)
 		r.link.up = r.connected
 		r.link.heard = r.event
+		r.tasks.Go(r.meetStrangers)
 	}
 	for range workers {
 		r.tasks.Go(r.work)

@@ -14,6 +14,11 @@ type ServerState struct {
 	Version       string     `json:"version"`
 	MissingSince  *time.Time `json:"missing_since,omitempty"`  // it was there and does not answer now
 	DeleteRefused string     `json:"delete_refused,omitempty"` // why it does not delete accounts
+
+	// ForeignOperator is the public key of the operator that the server trusts, where
+	// that is not the mount's. Its system account is linked with ours; the accounts that
+	// it holds are not the mount's business, and nothing depends on what it answers.
+	ForeignOperator string `json:"foreign_operator,omitempty"`
 }
 
 // AccountState is the delivery of one account.

@@ -53,12 +53,14 @@ type Report struct {
 	Rewritten bool           `json:"rewritten"`          // servers had lost files, and were made to write all anew
 	Unknown   []Unknown      `json:"unknown,omitempty"`  // sorted by account
 	Pruned    int            `json:"pruned"`
+	Foreign   int            `json:"foreign"` // accounts that a server holds and another operator signed
 	Servers   []ServerState  `json:"servers"`
 
 	began time.Time // once it was known which servers are there
 }
 
-// Unknown is an account that servers hold and the source does not know.
+// Unknown is an account of the operator's that servers hold and the source does not
+// know.
 type Unknown struct {
 	Account string `json:"account"`
 	Pruned  bool   `json:"pruned"`
@@ -150,12 +152,19 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if lost {
+	if lost && s.futile != s.fleet.arrivals() {
 		s.logger.Warn("a NATS server has lost account files, and is made to write them anew")
 		s.report = Report{Started: s.report.Started, Rewritten: true, began: s.report.began}
 		s.sum, s.some = [sha256.Size]byte{}, nil
 		if err := s.deliverAll(ctx, true); err != nil {
 			return err
+		}
+		if lost, err = s.filesLost(ctx); err != nil {
+			return err
+		}
+		if lost {
+			s.logger.Warn("a NATS server still has not all account files, and is not made to write them again before a server comes")
+			s.futile = s.fleet.arrivals()
 		}
 	}
 	if o.Unknown || o.Prune {
@@ -262,7 +271,7 @@ func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done fun
 			case errors.Is(err, errNotConnected):
 				s.cancel(err) // the next connect brings the next comparison
 			default:
-				s.failed(id, err)
+				s.failed(id, o, err)
 			}
 			s.mu.Unlock()
 			<-s.slots
@@ -271,10 +280,11 @@ func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done fun
 	return nil
 }
 
-func (s *syncRun) failed(id string, err error) {
+func (s *syncRun) failed(id string, o outcome, err error) {
 	s.report.Failed++
 	if len(s.report.Failures) < maxFailures {
-		s.report.Failures = append(s.report.Failures, AccountState{Account: id, Pending: true, Error: err.Error()})
+		state := AccountState{Account: id, Wanted: version(o.accountJWT), Pending: true, Servers: o.servers, Error: err.Error()}
+		s.report.Failures = append(s.report.Failures, state)
 	}
 }
 

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -124,9 +125,23 @@ func (r *Reconciler) event(msg *nats.Msg) {
 	}
 }
 
-// heard notes a sign of life of a server. One that is new, or was away, may hold
-// anything.
+// heard notes a sign of life of a server. It may not block.
 func (r *Reconciler) heard(info serverInfo) {
+	switch {
+	case r.fleet.has(info.ID):
+		r.welcome(info)
+	case info.ID == "" || r.fleet.isForeign(info.ID):
+	default:
+		select {
+		case r.strangers <- info:
+		default: // it will be heard again
+		}
+	}
+}
+
+// welcome notes a sign of life of a server of ours. One that is new, or was away,
+// may hold anything.
+func (r *Reconciler) welcome(info serverInfo) {
 	if !r.fleet.heard(info) {
 		return
 	}
@@ -139,4 +154,55 @@ func (r *Reconciler) lost(id string) {
 	if name := r.fleet.lost(id); name != "" {
 		r.logger.Warn("a NATS server is away", "server", name)
 	}
+}
+
+// meetStrangers finds out whose the servers are that are heard for the first time.
+func (r *Reconciler) meetStrangers() {
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case info := <-r.strangers:
+			_ = r.meet(info) // it will be heard again
+		}
+	}
+}
+
+// meet asks a server which operators it trusts. What is sent in the system account
+// reaches the servers of another operator too, if one has linked theirs with it.
+// Such a server takes any account JWT that it is given, and refuses deletions; so
+// neither tells. Every server of ours answers; one that does not is asked again
+// when it is next heard, and counts for neither until then.
+func (r *Reconciler) meet(info serverInfo) error {
+	if r.fleet.has(info.ID) || r.fleet.isForeign(info.ID) {
+		return nil
+	}
+	var answer varz
+	err := r.link.ask(r.ctx, request{subject: varzSubject(info.ID), servers: 1}, func(data []byte) bool {
+		return json.Unmarshal(data, &answer) == nil
+	})
+	switch {
+	case errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errNoAnswer):
+		r.logger.Debug("a NATS server does not say whose it is, and is left alone", "server", info.Name, "cluster", info.Cluster)
+		return nil
+	case err != nil:
+		return err
+	}
+	// One that was given no operator's JWT, but its keys, names none.
+	trusted := answer.Data.Operators
+	for _, operator := range trusted {
+		if operator.Subject == r.config.Operator {
+			trusted = nil
+			break
+		}
+	}
+	if len(trusted) == 0 {
+		r.welcome(info)
+		return nil
+	}
+	if r.fleet.heardForeign(info, trusted[0].Subject) {
+		r.logger.Info("a NATS server of another operator is linked, and left alone", "server", info.Name, "cluster", info.Cluster, "operator", trusted[0].Subject)
+		r.compareSoon()
+	}
+	return nil
 }

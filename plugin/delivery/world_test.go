@@ -116,6 +116,11 @@ func (w *world) connectAs(s *natsserver.Server, a testAccount, options ...nats.O
 func (w *world) config(urls ...string) Config {
 	return Config{
 		ServerURLs: urls,
+		Operator:   public(w.t, w.operator),
+		Ours: func(accountJWT string) bool {
+			claims, err := jwt.DecodeAccountClaims(accountJWT)
+			return err == nil && claims.Issuer == public(w.t, w.operator)
+		},
 		User: func() (string, func([]byte) ([]byte, error), error) {
 			text, user := w.userJWT(w.system)
 			return text, user.Sign, nil

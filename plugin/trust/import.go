@@ -78,6 +78,16 @@ func withArticle(kind jwt.ClaimType) string {
 	return "an " + string(kind)
 }
 
+// AccountIssuer is the public key that signed an account JWT. Whether the account is
+// one that a server would take is not asked.
+func AccountIssuer(token string) (string, error) {
+	claims, err := jwt.DecodeAccountClaims(strings.TrimSpace(token))
+	if err != nil {
+		return "", fmt.Errorf("is not a valid NATS JWT: %w", err)
+	}
+	return claims.Issuer, nil
+}
+
 // decode verifies a JWT's signature and reads all of its claims: a claim that
 // jwt/v2 has no field for would be lost when the JWT is signed again.
 func decode(token string, kind jwt.ClaimType, claims any) error {

@@ -49,7 +49,8 @@ func DeliveryUser(issuerAccount string) *jwt.User {
 		"$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP", // what a server has of an account,
 		"$SYS.REQ.CLAIMS.PACK",             // and of all
 		"$SYS.REQ.CLAIMS.DELETE",
-		"$SYS.REQ.SERVER.PING", // which servers there are
+		"$SYS.REQ.SERVER.PING",   // which servers there are,
+		"$SYS.REQ.SERVER.*.VARZ", // and which operators they trust
 	}
 	user.Sub.Allow = jwt.StringList{
 		"_INBOX.>",
