@@ -12,6 +12,10 @@ import (
 	"github.com/hashicorp/go-cleanhttp"
 )
 
+// errNoAccountServer is the state of every account while an account server is not
+// reached.
+var errNoAccountServer = errors.New("not reached")
+
 // accountServers speaks nats-account-server's HTTP API.
 type accountServers struct {
 	bases  []*url.URL // each ends in .../accounts
@@ -71,7 +75,7 @@ func (s *accountServers) postTo(ctx context.Context, u *url.URL, accountJWT stri
 		if errors.As(err, &failed) {
 			err = failed.Err // without the URL, which may hold a password
 		}
-		return err
+		return fmt.Errorf("%w: %w", errNoAccountServer, err)
 	}
 	defer response.Body.Close()
 	// The rest is read so that the connection can be used again.

@@ -94,6 +94,10 @@ type Reconciler struct {
 	// files written anew. A server of another operator may have no room for ours.
 	swept, futile uint64
 
+	// Whoever is syncing has this too: when the account servers may be given everything
+	// again while there is no connection to NATS.
+	nextPost time.Time
+
 	mu        sync.Mutex
 	undone    map[string]*undone   // by account id
 	farewells map[string]time.Time // removed accounts with a last JWT that is valid until then

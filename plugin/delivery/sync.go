@@ -109,8 +109,9 @@ func (r *Reconciler) lastReport() *Report {
 // A syncRun is one comparison under way.
 type syncRun struct {
 	*Reconciler
-	cancel context.CancelCauseFunc
-	slots  chan struct{}
+	cancel  context.CancelCauseFunc
+	slots   chan struct{}
+	posting bool // to account servers only
 
 	// pending are the accounts that the source has as such when the comparison begins,
 	// and that it has not come to yet. A write that died half way leaves some that
@@ -124,13 +125,11 @@ type syncRun struct {
 }
 
 func (s *syncRun) all(ctx context.Context, o Options) error {
-	if s.link != nil {
-		if err := s.link.ready(ctx); err != nil {
+	if err := s.reach(ctx); err != nil {
+		if s.accountServers == nil || time.Now().Before(s.nextPost) {
 			return err
 		}
-		if err := s.rollCall(); err != nil {
-			return err
-		}
+		return errors.Join(err, s.postAll(ctx))
 	}
 	s.report.began = time.Now()
 	if err := s.removeAgain(ctx); err != nil {
@@ -170,6 +169,30 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	if o.Unknown || o.Prune {
 		return s.unknown(ctx, o.Prune)
 	}
+	return nil
+}
+
+// reach makes sure that there is a connection to NATS, where one is needed, and that
+// it is known which servers are there.
+func (s *syncRun) reach(ctx context.Context) error {
+	if s.link == nil {
+		return nil
+	}
+	if err := s.link.ready(ctx); err != nil {
+		return err
+	}
+	return s.rollCall()
+}
+
+// postAll gives the account servers everything while no NATS server can be reached.
+// One that fetches from them may not be reachable for that very reason: without the
+// system account it lets nobody in.
+func (s *syncRun) postAll(ctx context.Context) error {
+	s.posting = true
+	if err := s.deliverAll(ctx, false); err != nil {
+		return err
+	}
+	s.nextPost = time.Now().Add(restAfter(time.Since(s.report.Started)))
 	return nil
 }
 
@@ -268,8 +291,9 @@ func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done fun
 			switch {
 			case err == nil:
 				done(o)
-			case errors.Is(err, errNotConnected):
-				s.cancel(err) // the next connect brings the next comparison
+			case s.posting && errors.Is(err, errNotConnected): // the account servers have it
+			case errors.Is(err, errNotConnected), s.posting && errors.Is(err, errNoAccountServer):
+				s.cancel(err) // the next connect, or the next attempt, brings the next comparison
 			default:
 				s.failed(id, o, err)
 			}

@@ -49,12 +49,15 @@ func (r *Reconciler) watch() {
 			continue
 		}
 		took := time.Duration(report.Seconds * float64(time.Second))
-		rest := min(max(took*syncRest, minSync), maxSync)
+		rest := restAfter(took)
 		failures, last = 0, report.Started.Add(took)
 		next, notBefore = last.Add(rest-rand.N(rest/10)), last.Add(took)
 		timer.Reset(time.Until(next))
 	}
 }
+
+// restAfter is how long to wait after a comparison that took so long for another.
+func restAfter(took time.Duration) time.Duration { return min(max(took*syncRest, minSync), maxSync) }
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {
