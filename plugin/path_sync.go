@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -168,8 +169,28 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 		resp.Data["last_sync"] = map[string]any{}
 	}
 	resp.Data["accounts"], resp.Data["next"] = page.list, page.next
-	resp.Warnings = page.warnings
+	warnings, err := b.clockWarnings(ctx, req.Storage, state)
+	if err != nil {
+		return nil, err
+	}
+	resp.Warnings = append(page.warnings, warnings...)
 	return resp, nil
+}
+
+// clockWarnings tell of servers whose clocks are further off than revocations reach.
+func (b *backend) clockWarnings(ctx context.Context, s logical.Storage, state delivery.State) ([]string, error) {
+	skew, err := b.chain.ClockSkew(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var warnings []string
+	for _, server := range state.Servers {
+		if math.Abs(server.ClockAhead) > skew.Seconds() {
+			warnings = append(warnings, fmt.Sprintf("the clock of NATS server %s differs from Vault's by %.0f seconds, more than the clock_skew of config (%s): "+
+				"revocations may not hold there; set its clock", server.Name, math.Abs(server.ClockAhead), skew))
+		}
+	}
+	return warnings, nil
 }
 
 // deliverySide is the running reconciler.
@@ -194,7 +215,7 @@ type syncAccounts struct {
 }
 
 type syncAccount struct {
-	Name string `json:"name,omitempty"` // empty for an account that is gone
+	Name string `json:"name,omitempty"` // empty once an account is gone from the servers too
 	delivery.AccountState
 
 	// Of an account that has revocations: how many, and how many fit into its JWT.
@@ -262,9 +283,7 @@ func (p *syncAccounts) add(ctx context.Context, id string) error {
 	if err != nil { // it is this account's fault, and no other's
 		account.Error = cmp.Or(account.Error, err.Error())
 	}
-	if state.Wanted != "" {
-		account.Name = name
-	}
+	account.Name = name
 	if revoked {
 		load, err := p.chain.RevocationLoad(ctx, p.storage, id)
 		if err != nil {

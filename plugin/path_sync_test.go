@@ -87,9 +87,15 @@ func TestSyncReportsAndReadsTheStateOfDelivery(t *testing.T) {
 	require.Equal(t, "account3", pending[0].Name)
 	require.Contains(t, pending[0].Error, "not connected to NATS")
 	require.NotNil(t, pending[0].NextTry)
+	m.must(logical.DeleteOperation, "jwt/account4", nil)
+	named := map[string]bool{}
+	for _, account := range m.pages(map[string]any{"pending": true}) {
+		named[account.Name] = true
+	}
+	require.True(t, named["account4"], "an account that was deleted is known by its name until the servers have dropped it")
 	state = m.mustSync(logical.ReadOperation, nil)
 	require.Equal(t, false, state["connected"])
-	require.EqualValues(t, 1, state["pending"])
+	require.EqualValues(t, 2, state["pending"])
 	_, err := m.sync(logical.UpdateOperation, nil)
 	var coded logical.HTTPCodedError
 	require.ErrorAs(t, err, &coded)

@@ -30,6 +30,7 @@ type server struct {
 	// was last heard.
 	operator string
 	heard    time.Time
+	off      time.Duration // how far its clock is ahead
 }
 
 const (
@@ -85,6 +86,30 @@ func (f *fleet) heardForeign(info serverInfo, operator string) (fresh bool) {
 	f.foreign[info.ID] = &server{serverInfo: info, operator: operator, heard: time.Now()}
 	f.arrived++
 	return true
+}
+
+// ahead is how far the server's clock was ahead of the one here when it wrote the
+// last that was heard of it; negative if it was behind, or the message took long. It
+// is 0 where that is not known.
+func (s serverInfo) ahead(now time.Time) time.Duration {
+	if s.Time.IsZero() {
+		return 0
+	}
+	return s.Time.Sub(now)
+}
+
+// clocks notes by how much a server's clock is off, and reports whether that has
+// come to be more than it may.
+func (f *fleet) clocks(info serverInfo, now time.Time, most time.Duration) (off time.Duration, beyond bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.servers[info.ID]
+	if s == nil || info.Time.IsZero() {
+		return 0, false
+	}
+	before := s.off.Abs() > most
+	s.off = info.ahead(now)
+	return s.off, s.off.Abs() > most && !before
 }
 
 // heard notes a sign of life, and reports whether the server is a new one or
@@ -218,6 +243,9 @@ func (f *fleet) state() []ServerState {
 	list := make([]ServerState, 0, len(f.servers))
 	for _, s := range f.servers {
 		state := ServerState{Name: s.Name, ID: s.ID, Cluster: s.Cluster, Version: s.Version, DeleteRefused: s.refuses}
+		if s.off.Abs() >= time.Second {
+			state.ClockAhead = s.off.Round(time.Second).Seconds()
+		}
 		if !s.gone.IsZero() {
 			gone := s.gone
 			state.MissingSince = &gone

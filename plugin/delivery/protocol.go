@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	json "github.com/go-json-experiment/json/v1" // encoding/json as of Go 1.27, which decodes in half the time
 )
@@ -32,6 +33,9 @@ type serverInfo struct {
 	ID      string `json:"id"`
 	Cluster string `json:"cluster"`
 	Version string `json:"ver"`
+
+	// Time is the server's clock when it wrote this.
+	Time time.Time `json:"time"`
 }
 
 // varzSubject is where one server answers with what it is (monitor.go, Varz).

@@ -14,6 +14,7 @@ type ServerState struct {
 	Version       string     `json:"version"`
 	MissingSince  *time.Time `json:"missing_since,omitempty"`  // it was there and does not answer now
 	DeleteRefused string     `json:"delete_refused,omitempty"` // why it does not delete accounts
+	ClockAhead    float64    `json:"clock_ahead,omitempty"`    // how many seconds its clock is ahead of the one here; negative if behind
 
 	// ForeignOperator is the public key of the operator that the server trusts, where
 	// that is not the mount's. Its system account is linked with ours; the accounts that

@@ -145,7 +145,11 @@ func (r *Reconciler) heard(info serverInfo) {
 // welcome notes a sign of life of a server of ours. One that is new, or was away,
 // may hold anything.
 func (r *Reconciler) welcome(info serverInfo) {
-	if !r.fleet.heard(info) {
+	fresh := r.fleet.heard(info)
+	if off, beyond := r.fleet.clocks(info, time.Now(), r.config.ClockSkew); beyond && r.config.ClockSkew > 0 {
+		r.logger.Warn("the clock of a NATS server is off by more than clock_skew: revocations may not hold there", "server", info.Name, "ahead", off)
+	}
+	if !fresh {
 		return
 	}
 	r.logger.Info("a NATS server is there", "server", info.Name, "cluster", info.Cluster)
