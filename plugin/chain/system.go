@@ -98,6 +98,9 @@ func (c *Chain) checkWayIn(ctx context.Context, s logical.Storage, before, after
 	if after.Claims.Limits.Conn == 0 {
 		return fault.In("config", "has limits.conn 0: the mount delivers accounts as a user of the system account")
 	}
+	if err := trust.CheckSystemAccount(after.Claims); err != nil {
+		return fault.In("config", "%s", err)
+	}
 	former := before.plainSeed(operator.strict())
 	switch after.plainSeed(operator.strict()) {
 	case former:
