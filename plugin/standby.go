@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -79,10 +80,13 @@ func (b *backend) missing(err error) (*logical.Response, error) {
 // may not have the role yet, or not what the role names.
 //
 // The plugin is not told of the mount's own token_type: with the role's default
-// one, the leader logs in, whatever the token will be.
+// one the leader logs in, whatever the token will be.
 func (b *backend) loginOrForward(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	if !b.onStandby() {
 		return b.login(ctx, req, d)
+	}
+	if b.onOpenBaoStandby(ctx) {
+		return nil, logical.ErrReadOnly
 	}
 	role, err := b.loginRole(ctx, req.Storage, d)
 	if err != nil || role.entry.TokenType != logical.TokenTypeBatch {
@@ -93,6 +97,14 @@ func (b *backend) loginOrForward(ctx context.Context, req *logical.Request, d *f
 		return nil, logical.ErrReadOnly
 	}
 	return resp, err
+}
+
+// onOpenBaoStandby tells a standby of OpenBao's, which leaves batch tokens to the
+// leader too (as of 2.6.2), from one of Vault Enterprise's. Vault without that has
+// none that answers.
+func (b *backend) onOpenBaoStandby(ctx context.Context) bool {
+	env, err := b.System().PluginEnv(ctx)
+	return err == nil && env != nil && !strings.Contains(env.VaultVersionMetadata, "ent")
 }
 
 // isRefusal tells an error that is an answer to the caller from one of the mount's.

@@ -23,11 +23,19 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 )
 
-// standbyOn is a standby that has what is stored, and may store nothing.
+// standbyOn is a standby of Vault Enterprise's that has what is stored, and may
+// store nothing.
 func standbyOn(t *testing.T, storage *storetest.Storage) *backend {
+	t.Helper()
+	return standbyOf(t, storage, &logical.PluginEnvironment{VaultVersion: "1.21.1", VaultVersionMetadata: "ent.hsm"})
+}
+
+// standbyOf is a standby of the server that env says.
+func standbyOf(t *testing.T, storage *storetest.Storage, env *logical.PluginEnvironment) *backend {
 	t.Helper()
 	made, err := Factory(t.Context(), &logical.BackendConfig{StorageView: storage, System: &logical.StaticSystemView{
 		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: consts.ReplicationPerformanceStandby,
+		PluginEnvironment: env,
 	}})
 	require.NoError(t, err)
 	t.Cleanup(func() { made.Cleanup(t.Context()) })
@@ -101,7 +109,8 @@ func TestAStandbyAsksTheLeaderForWhatItDoesNotFind(t *testing.T) {
 }
 
 // A token that the leader will have to store is the leader's to give: the issuer
-// is asked for it once, there. A batch token is stored by nobody.
+// is asked for it once, there. A batch token is stored by nobody, but OpenBao has
+// the leader give it.
 func TestALoginAtAStandbyHasTheTokenReviewedOnce(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	cluster := newReviewer(t)
@@ -115,28 +124,33 @@ func TestALoginAtAStandbyHasTheTokenReviewedOnce(t *testing.T) {
 			"bound_service_account_names": "api", "bound_service_account_namespaces": "shop", "audience": "vault",
 		})
 	}
-	standby := standbyOn(t, m.storage)
 	m.storage.FailOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
-	logIn := func(role string) (*logical.Response, error) {
+	logIn := func(standby *backend, role string) (*logical.Response, error) {
 		return standby.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.UpdateOperation, Path: "login", Storage: m.storage,
 			Data: map[string]any{"role": role, "jwt": cluster.token},
 		})
 	}
-	for _, role := range []string{"plain", "service"} {
-		_, err := logIn(role)
+	enterprise, openBao := standbyOn(t, m.storage), standbyOf(t, m.storage, &logical.PluginEnvironment{VaultVersion: "2.6.2"})
+	for _, role := range []string{"plain", "service", "batch"} {
+		_, err := logIn(openBao, role)
 		require.ErrorIs(t, err, logical.ErrReadOnly, role)
+		if role != "batch" {
+			_, err = logIn(enterprise, role)
+			require.ErrorIs(t, err, logical.ErrReadOnly, role)
+		}
 	}
 	require.Zero(t, cluster.reviews.Load())
 
-	resp, err := logIn("batch")
-	require.NoError(t, err)
-	require.NoError(t, resp.Error())
-	require.NotEmpty(t, resp.Data["creds"])
-	require.EqualValues(t, 1, cluster.reviews.Load())
-
+	for reviews, standby := range []*backend{enterprise, standbyOf(t, m.storage, nil)} {
+		resp, err := logIn(standby, "batch")
+		require.NoError(t, err)
+		require.NoError(t, resp.Error())
+		require.NotEmpty(t, resp.Data["creds"])
+		require.EqualValues(t, reviews+1, cluster.reviews.Load())
+	}
 	cluster.refuses.Store(true)
-	_, err = logIn("batch")
+	_, err := logIn(enterprise, "batch")
 	require.ErrorContains(t, err, "not valid", "what is wrong with a token, a standby says itself")
 }
 

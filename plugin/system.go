@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ const replicationAge = time.Second
 type systemView struct {
 	logical.SystemView
 	last atomic.Pointer[replication]
+	env  atomic.Pointer[logical.PluginEnvironment]
 }
 
 // replication is the node's part in it at some time.
@@ -38,4 +40,17 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	state := v.SystemView.ReplicationState()
 	v.last.Store(&replication{state: state, asked: now})
 	return state
+}
+
+// PluginEnv is Vault's version, which is asked for once.
+func (v *systemView) PluginEnv(ctx context.Context) (*logical.PluginEnvironment, error) {
+	if env := v.env.Load(); env != nil {
+		return env, nil
+	}
+	env, err := v.SystemView.PluginEnv(ctx)
+	if err != nil || env == nil {
+		return nil, err
+	}
+	v.env.Store(env)
+	return env, nil
 }

@@ -1,13 +1,20 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	natsjwt "github.com/nats-io/jwt/v2"
@@ -61,6 +68,49 @@ func TestAStandbyGivesWhatTheLeaderGives(t *testing.T) {
 		p.leader.write("jwt/user-"+name, fields{"type": "user", "account": "orders"})
 		require.NotEmpty(t, p.standby.write("jwt/user-"+name+"/sign", fields{"nonce": "PXoWU7zWAMt75FY"}).Data["signed_nonce"])
 	}
+}
+
+// Whatever node a token is sent to, one of them has its issuer verify it.
+func TestALoginAtAStandbyIsReviewedOnce(t *testing.T) {
+	t.Parallel()
+	p := startPair(t)
+	n := p.leader.namespace(sharedKubernetes(t), nil)
+	n.account("api", nil)
+	var reviews atomic.Int64
+	proxy := httptest.NewTLSServer(n.watched(&reviews))
+	t.Cleanup(proxy.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
+	n.issuer(fields{"kubernetes_host": proxy.URL, "kubernetes_ca_cert": string(ca), "token_reviewer_jwt": n.reviewer()})
+	token := n.token("api", "vault", nil)
+	for _, tokenType := range []string{"default", "service", "batch"} {
+		p.leader.role(tokenType, fields{
+			"issuer": "cluster", "bound_audiences": nil, "user_claim": nil, "audience": "vault", "token_type": tokenType,
+			"bound_service_account_names": "api", "bound_service_account_namespaces": n.name, "user_template": `{"pub":{"allow":["a.x"]}}`,
+		})
+		p.standby.login(tokenType, token)
+		before := reviews.Load()
+		for range 5 {
+			p.standby.login(tokenType, token)
+		}
+		require.EqualValues(t, 5, reviews.Load()-before, tokenType)
+	}
+}
+
+// watched is the API server, whose TokenReviews are counted.
+func (n *namespace) watched(reviews *atomic.Int64) http.Handler {
+	n.e.t.Helper()
+	host, err := url.Parse(n.cluster.Host)
+	require.NoError(n.e.t, err)
+	roots := x509.NewCertPool()
+	require.True(n.e.t, roots.AppendCertsFromPEM([]byte(n.cluster.CACert)))
+	proxy := httputil.NewSingleHostReverseProxy(host)
+	proxy.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+			reviews.Add(1)
+		}
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 // A lease is the leader's to make and to keep.
@@ -131,10 +181,11 @@ func (e *env) fetch(id string) *natsjwt.AccountClaims {
 func TestAStandbyForgetsWhatTheLeaderHasReplaced(t *testing.T) {
 	t.Parallel()
 	p := startPair(t)
-	batch := fields{"token_type": "batch", "user_template": devTemplate}
-	p.leader.role("dev", batch)
-	job := p.leader.token(fields{"project": "shop"})
-	before := p.standby.user(p.standby.login("dev", job).JWT)
+	p.leader.role("dev", fields{"user_template": devTemplate})
+	p.leader.write("jwt/alice", fields{"type": "user", "account": "orders"})
+	account, job := id(p.leader, "orders"), p.leader.token(fields{"project": "shop"})
+	preview := func() fields { return p.standby.write("role/dev/preview", fields{"jwt": job}).Data }
+	alice := func() *natsjwt.UserClaims { return p.standby.user(p.standby.read("jwt/alice")["jwt"].(string)) }
 	becomes := func(what string, is func() bool) {
 		p.standby.waitFor(what, func() error {
 			if !is() {
@@ -143,26 +194,25 @@ func TestAStandbyForgetsWhatTheLeaderHasReplaced(t *testing.T) {
 			return nil
 		})
 	}
+	becomes("the role", func() bool { return preview()["allowed"] == true })
+	signedBy := alice().Issuer
+	require.Empty(t, p.standby.fetch(account).Revocations)
 
-	batch["user_template"] = `{"pub":{"allow":["other.>"]}}`
-	p.leader.role("dev", batch)
-	becomes("the new template", func() bool {
-		return p.standby.user(p.standby.login("dev", job).JWT).Pub.Allow[0] == "other.>"
-	})
-
+	p.leader.role("dev", fields{"user_template": `{"pub":{"allow":["other.>"]}}`})
+	becomes("the new template", func() bool { return strings.Contains(fmt.Sprint(preview()["user"]), "other.>") })
 	p.leader.write("jwt/orders/rotate", fields{})
-	becomes("the new signing key", func() bool { return p.standby.user(p.standby.login("dev", job).JWT).Issuer != before.Issuer })
-
-	p.leader.write("config", fields{"service_url": "nats://elsewhere:4222"})
-	becomes("the new service_url", func() bool { return p.standby.login("dev", job).Data["url"] == "nats://elsewhere:4222" })
-
+	becomes("the new signing key", func() bool { return alice().Issuer != signedBy })
+	p.leader.write("jwt/orders/revoke", fields{"user_public_key": alice().Subject})
+	becomes("the revocation", func() bool { return len(p.standby.fetch(account).Revocations) == 1 })
 	p.leader.write("config", fields{"bound_issuer": "https://other.example.com"})
-	becomes("another issuer", func() bool { _, err := p.standby.tryLogin("dev", job, nil); return err != nil })
-
+	becomes("another issuer", func() bool {
+		_, err := p.standby.try("role/dev/preview", fields{"jwt": job})
+		return err != nil && strings.Contains(err.Error(), "iss claim")
+	})
 	p.leader.remove("role/dev")
 	becomes("no role", func() bool {
-		_, err := p.standby.tryLogin("dev", job, nil)
-		return err != nil && strings.Contains(err.Error(), "could not be found")
+		_, err := p.standby.try("role/dev/preview", fields{"jwt": job})
+		return err != nil && strings.Contains(err.Error(), "is not a role")
 	})
 }
 
