@@ -318,7 +318,7 @@ func TestTheOperatorIsToldWhileThereIsRoomForRevocations(t *testing.T) {
 
 func TestTheRoomForRevocationsIsWhatFits(t *testing.T) {
 	m := newAccountMount(t)
-	id, first := m.fill(1)
+	id, _ := m.fill(1)
 	load, err := m.chain.RevocationLoad(t.Context(), m.storage, id)
 	require.NoError(t, err)
 	m.fill(load.Room)
@@ -328,7 +328,7 @@ func TestTheRoomForRevocationsIsWhatFits(t *testing.T) {
 
 	// Beyond it, everyone who was revoked stays revoked, and those that were
 	// revoked last are still by themselves.
-	m.fill(load.Room + 1000)
+	_, first := m.fill(load.Room + 1000)
 	claims = accountClaims(t, m.read("jwt/orders")["jwt"])
 	require.Equal(t, 5000+1, len(claims.Revocations))
 	require.InDelta(t, first+int64(load.Room+1000-5000)-1, claims.Revocations[jwt.All], 3)
