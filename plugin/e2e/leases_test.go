@@ -448,8 +448,8 @@ func TestTheCredentialsGuideRunsAsItStands(t *testing.T) {
 	e.role("batch", fields{"signing_key": "role"})
 	batch := e.connect(e.login("batch", e.token(nil)).Creds)
 	blocks := e.guide("credentials.md", map[string]string{"nats-dev": e.mount + "-dev", "auth disable nats": "auth disable " + e.mount}).blocks("sh")
-	require.Len(t, blocks, 5)
-	login, leases, revokeLeases, named, revoke := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4]
+	require.Len(t, blocks, 6)
+	login, leases, revokeLeases, named, printer, revoke := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4], blocks[5]
 	dir, job := t.TempDir(), "export CI_JOB_JWT="+e.token(nil)+"\n"
 
 	e.shell(dir, job+login)
@@ -457,6 +457,10 @@ func TestTheCredentialsGuideRunsAsItStands(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, e.shell(dir, job+leases), "lease_id")
 	e.shell(dir, named)
+	e.shell(dir, printer)
+	byFile, err := e.dial(nats.UserCredentials(dir + "/printer.creds"))
+	require.NoError(t, err)
+	byFile.publishes("anything")
 	worker, err := e.dial(nats.UserJWT(
 		func() (string, error) { return e.read("jwt/worker")["jwt"].(string), nil },
 		func(nonce []byte) ([]byte, error) { return e.signature("worker", nonce) }))
