@@ -119,11 +119,10 @@ func isFunction(token string) bool {
 
 func parseFunction(token string) (function, error) {
 	if len(token) > 1 && token[0] == '$' {
-		index, err := strconv.Atoi(token[1:])
-		if err != nil {
-			return function{}, nil // as in $JS
+		if index, err := strconv.Atoi(token[1:]); err == nil {
+			return function{"wildcard", []int{index}}, nil
 		}
-		return function{"wildcard", []int{index}}, nil
+		return function{}, nil // as in $JS
 	}
 	if !looksLikeFunction(token) {
 		return function{}, nil
