@@ -20,12 +20,12 @@ import (
 // Two operators, each with a server of its own, whose system accounts are linked
 // over a leafnode.
 type neighbours struct {
-	ours, theirs             *world
-	ourServer, theirServer   *natsserver.Server
-	theirOptions             *natsserver.Options
-	ourDir, theirDir         string
-	theirAccount             testAccount
-	theirAccountJWT, theSame string
+	ours, theirs           *world
+	ourServer, theirServer *natsserver.Server
+	theirOptions           *natsserver.Options
+	ourDir, theirDir       string
+	theirAccount           testAccount
+	theirAccountJWT        string
 }
 
 // exchanging is a full resolver that exchanges accounts with others often.

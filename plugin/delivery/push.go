@@ -161,19 +161,21 @@ func (r *Reconciler) delete(ctx context.Context, id string) (servers int, delete
 	}
 	expected := r.fleet.present()
 	answered, err := r.claims(ctx, deleteSubject, token, expected, settle)
-	switch {
-	case err == nil && len(r.silent(expected, answered)) == 0:
-		return answered.agree(), true, nil
-	case errors.Is(err, errNotConnected) || ctx.Err() != nil:
-		return answered.agree(), false, cmp.Or(err, ctx.Err())
-	case err != nil:
-		return answered.agree(), false, nil // the refusal is known of the server
+	servers = answered.agree()
+	if err == nil && len(r.silent(expected, answered)) == 0 {
+		return servers, true, nil
 	}
-	// Those that did not answer may not be there, and have no use for more.
-	if err := r.rollCall(); err != nil {
-		return answered.agree(), false, err
+	if errors.Is(err, errNotConnected) || ctx.Err() != nil {
+		return servers, false, cmp.Or(err, ctx.Err())
 	}
-	return answered.agree(), len(r.silent(expected, answered)) == 0, nil
+	if err == nil {
+		// Those that did not answer may not be there, and have no use for more.
+		if err := r.rollCall(); err != nil {
+			return servers, false, err
+		}
+		deleted = len(r.silent(expected, answered)) == 0
+	}
+	return servers, deleted, nil // a refusal is known of its server
 }
 
 // lookAtForeigners looks at what linked servers of other operators hold of an

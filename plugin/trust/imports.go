@@ -101,8 +101,8 @@ func serviceSubjects(i *jwt.Import) (local, remote string) {
 	switch {
 	case i.LocalSubject != "":
 		return string(i.LocalSubject), string(i.Subject)
-	case i.To != "":
-		return string(i.Subject), string(i.To)
+	case i.GetTo() != "":
+		return string(i.Subject), i.GetTo()
 	default:
 		return string(i.Subject), string(i.Subject)
 	}
@@ -115,8 +115,8 @@ func streamSubjects(i *jwt.Import) (local, remote string) {
 	switch {
 	case i.LocalSubject != "":
 		return string(i.LocalSubject), remote
-	case i.To != "":
-		return strings.TrimSuffix(string(i.To), ".") + "." + remote, remote
+	case i.GetTo() != "":
+		return strings.TrimSuffix(i.GetTo(), ".") + "." + remote, remote
 	default:
 		return remote, remote
 	}
