@@ -55,6 +55,7 @@ type Chain struct {
 	accounts  *store.Cache[Account]      // by name: what a login needs
 	served    *store.Cache[Served]       // by public key: what unauthenticated callers are given
 	serving   singleflight.Group         // loads for served
+	loads     chan struct{}              // holds a value for each of these that is under way
 
 	// making holds a value for each account JWT that is being made: half of the
 	// plugin's processors make them at most. Else a login would wait its turn behind
@@ -91,6 +92,7 @@ func New(logger hclog.Logger, deliver Deliver) *Chain {
 		operators:   store.NewCache[operatorSlot](),
 		accounts:    store.NewCache[Account](),
 		served:      newServedCache(),
+		loads:       make(chan struct{}, servedLoads),
 		making:      make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		writing:     map[string]underway{},
 	}

@@ -48,7 +48,17 @@ func (c *Chain) Serve(ctx context.Context, s logical.Storage, id string) (*Serve
 	})
 }
 
+// servedLoads is how many accounts are loaded at once for callers who may be anyone.
+// Each takes the account's entry and its revocations, megabytes of a large one.
+const servedLoads = 16
+
 func (c *Chain) loadServed(ctx context.Context, s logical.Storage, id string) (*Served, error) {
+	select {
+	case c.loads <- struct{}{}:
+		defer func() { <-c.loads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	wanted, err := c.want(ctx, s, id)
 	if wanted == nil || err != nil {
 		return nil, err

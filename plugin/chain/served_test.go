@@ -2,6 +2,8 @@ package chain
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,12 +15,13 @@ import (
 type heldStorage struct {
 	logical.Storage
 	key      string
+	held     func(key string) bool // instead of key
 	reads    atomic.Int64
 	released chan struct{}
 }
 
 func (s *heldStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if key == s.key {
+	if key == s.key || s.held != nil && s.held(key) {
 		s.reads.Add(1)
 		<-s.released
 	}
@@ -62,6 +65,32 @@ func TestThoseWhoAskForAnAccountAtOnceCostOneLoad(t *testing.T) {
 		for range cap(answers) {
 			if account := <-answers; account == nil {
 				t.Error("an account that is there is not served")
+			}
+		}
+	})
+}
+
+// Whoever asks for all accounts of a mount at once has a few of them in memory.
+func TestThoseWhoAskForManyAccountsWaitTheirTurn(t *testing.T) {
+	m := newMount(t)
+	synctest.Test(t, func(t *testing.T) {
+		storage := &heldStorage{Storage: m.storage, released: make(chan struct{}), held: func(key string) bool { return strings.HasPrefix(key, accountIDPrefix) }}
+		c := New(nil, nil)
+		answers := make(chan error, 200)
+		for i := range cap(answers) {
+			go func() {
+				_, err := c.Serve(t.Context(), storage, fmt.Sprint("A", i))
+				answers <- err
+			}()
+		}
+		synctest.Wait()
+		if n := storage.reads.Load(); n != servedLoads {
+			t.Errorf("%d accounts are loaded at once, want %d", n, servedLoads)
+		}
+		close(storage.released)
+		for range cap(answers) {
+			if err := <-answers; err != nil {
+				t.Error(err)
 			}
 		}
 	})
