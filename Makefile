@@ -60,7 +60,7 @@ test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao 
 	export VAULT_BIN="$$bao"; \
 	bin/devstack tools $(SERVERS); \
 	bin/devstack demo; \
-	$(GO) test -race -count=1 -timeout 30m ./cmd/devstack/... ./plugin/e2e; \
+	$(GO) test -race -count=1 -timeout 30m -tags openbao ./cmd/devstack/... ./plugin/e2e; \
 	cd plugin/client/e2e && $(GO) test -race -count=1 -timeout 30m ./...
 
 fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
