@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
@@ -107,6 +108,59 @@ func TestAStandbyAsksTheLeaderForWhatItDoesNotFind(t *testing.T) {
 		require.ErrorIs(t, err, logical.ErrReadOnly, request.path)
 	}
 }
+
+// What a standby shows and issues itself, it stores nothing for.
+func TestAStandbyAnswersReadsWithoutStoring(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})
+	account, err := m.chain.Account(t.Context(), m.storage, "orders")
+	require.NoError(t, err)
+	standby := standbyOn(t, m.storage)
+	m.storage.FailOn(func(operation, _ string) bool { return operation == "put" || operation == "delete" })
+	ask := func(operation logical.Operation, path string, data map[string]any) {
+		t.Helper()
+		resp, err := standby.HandleRequest(t.Context(), &logical.Request{Operation: operation, Path: path, Storage: m.storage, Data: data})
+		require.NoError(t, err, path)
+		require.NotNil(t, resp, path)
+		require.NoError(t, resp.Error(), path)
+	}
+	for _, path := range []string{
+		"config", "config/server", "issuer/default", "role/dev", "jwt/orders", "jwt/SYS", "jwt/alice",
+		"jwt/orders/revoke", "jwt/orders/keys/default", "jwt/v1/accounts/", "jwt/v1/accounts/" + account.PublicKey,
+	} {
+		ask(logical.ReadOperation, path, nil)
+	}
+	for _, path := range []string{"issuer/", "role/", "roles/", "jwt/"} {
+		ask(logical.ListOperation, path, nil)
+	}
+	ask(logical.UpdateOperation, "role/dev/preview", map[string]any{"jwt": m.workload.token})
+	ask(logical.UpdateOperation, "jwt/alice/sign", map[string]any{"nonce": "PXoWU7zWAMt75FY"})
+	require.NoError(t, standby.periodic(t.Context(), &logical.Request{Storage: m.storage}))
+	standby.tasks.end()
+	require.NoError(t, standby.initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage}))
+	require.Nil(t, standby.delivery.running(), "the leader delivers")
+}
+
+// How long a user JWT may live is stored before the first that may live longer is
+// made: by the leader, which makes it then.
+func TestAStandbyLeavesTheFirstLongerJWTToTheLeader(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	m.write("jwt/alice", map[string]any{"type": "user", "account": "orders"})
+	made, err := Factory(t.Context(), &logical.BackendConfig{StorageView: m.storage, System: &logical.StaticSystemView{
+		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 48 * time.Hour, ReplicationStateVal: consts.ReplicationPerformanceStandby,
+	}})
+	require.NoError(t, err)
+	t.Cleanup(func() { made.Cleanup(t.Context()) })
+	_, err = made.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.ReadOperation, Path: "jwt/alice", Storage: readOnly{m.storage},
+	})
+	require.ErrorIs(t, err, logical.ErrReadOnly)
+}
+
+// readOnly is a standby's storage.
+type readOnly struct{ logical.Storage }
+
+func (readOnly) Put(context.Context, *logical.StorageEntry) error { return logical.ErrReadOnly }
 
 // A token that the leader will have to store is the leader's to give: the issuer
 // is asked for it once, there. A batch token is stored by nobody, but OpenBao has
