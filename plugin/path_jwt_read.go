@@ -28,6 +28,9 @@ func (b *backend) readJWT(ctx context.Context, req *logical.Request, d *framewor
 	if named == nil || err != nil {
 		return nil, err
 	}
+	if named.Type == chain.TypeUser && b.onStandby() {
+		return nil, logical.ErrReadOnly // it issues, and the leader knows of every revocation
+	}
 	data, warnings, err := b.jwtAnswer(ctx, req.Storage, named)
 	if err != nil {
 		return answer(err)
