@@ -47,6 +47,7 @@ func (s *Storage) check(operation, key string) error {
 	return nil
 }
 
+// Get reads, unless it is made to fail.
 func (s *Storage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.Reads.Add(1)
 	if err := s.check("get", key); err != nil {
@@ -55,6 +56,7 @@ func (s *Storage) Get(ctx context.Context, key string) (*logical.StorageEntry, e
 	return s.Storage.Get(ctx, key)
 }
 
+// List lists, unless it is made to fail.
 func (s *Storage) List(ctx context.Context, prefix string) ([]string, error) {
 	s.Lists.Add(1)
 	if err := s.check("list", prefix); err != nil {
@@ -63,6 +65,7 @@ func (s *Storage) List(ctx context.Context, prefix string) ([]string, error) {
 	return s.Storage.List(ctx, prefix)
 }
 
+// Put writes, unless it is made to fail.
 func (s *Storage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	s.Writes.Add(1)
 	if err := s.check("put", entry.Key); err != nil {
@@ -71,6 +74,7 @@ func (s *Storage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	return s.Storage.Put(ctx, entry)
 }
 
+// Delete deletes, unless it is made to fail.
 func (s *Storage) Delete(ctx context.Context, key string) error {
 	s.Deletes.Add(1)
 	if err := s.check("delete", key); err != nil {
