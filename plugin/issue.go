@@ -44,7 +44,8 @@ type credentials struct {
 	account          string
 	accountPublicKey string
 	external         bool      // of someone else's NATS: nothing can be revoked
-	issued           time.Time // as the JWT has it
+	asked            time.Time // when they were asked for
+	issued           time.Time // as the JWT has it, which may be later
 	expires          time.Time
 	url              string
 }
@@ -57,6 +58,7 @@ func credentialsResponse() map[string]*framework.FieldSchema {
 		"account":            {Type: framework.TypeString, Description: "Name of the user's account."},
 		"account_public_key": {Type: framework.TypeString, Description: "Public key of the user's account."},
 		"expiration":         {Type: framework.TypeTime, Description: "When the user JWT ends (RFC 3339)."},
+		"ttl":                {Type: framework.TypeDurationSecond, Description: "How long that is from now, in seconds, for those whose clock is not Vault's. The JWT's time of issue does not tell it: after a revocation it is ahead of the clock."},
 		"url":                {Type: framework.TypeString, Description: "URL of the NATS servers: the service_url of config."},
 	}
 }
@@ -68,6 +70,7 @@ func (c *credentials) response() map[string]any {
 		"account":            c.account,
 		"account_public_key": c.accountPublicKey,
 		"expiration":         c.expires.UTC().Format(time.RFC3339),
+		"ttl":                int64(c.expires.Sub(c.asked) / time.Second),
 		"url":                c.url,
 	}
 	if c.seed != "" {
@@ -207,6 +210,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		account:          account.Name,
 		accountPublicKey: account.PublicKey,
 		external:         account.External,
+		asked:            now,
 		issued:           issued,
 		expires:          expires,
 		url:              url,

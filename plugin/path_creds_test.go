@@ -157,7 +157,26 @@ func TestCredentialsAreALeaseThatEndsWithTheirJWT(t *testing.T) {
 	require.Contains(t, resp.Data["creds"], resp.Data["jwt"])
 	require.Equal(t, user.Subject, resp.Data["user_public_key"])
 	require.Equal(t, time.Unix(user.Expires, 0).UTC().Format(time.RFC3339), resp.Data["expiration"])
+	require.Equal(t, int64(resp.Secret.TTL/time.Second), resp.Data["ttl"])
 	require.Nil(t, resp.Auth)
+}
+
+// The time of issue is ahead of the clock then, maybe by more than the JWT's life.
+func TestHowLongCredentialsLiveIsToldAfterARevocationToo(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"user_ttl": "5m"})
+	m.write("jwt/orders/revoke", map[string]any{"everyone": true})
+	for _, path := range []string{"creds/dev", "login"} {
+		req := m.request("", map[string]any{"role": "dev", "jwt": m.token(nil)})
+		req.Path = path
+		resp, err := m.HandleRequest(t.Context(), req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Error())
+		user := userClaims(t, resp.Data["jwt"])
+		require.Greater(t, user.IssuedAt, time.Now().Unix(), path)
+		require.WithinDuration(t, time.Unix(user.Expires, 0), time.Now().Add(time.Duration(resp.Data["ttl"].(int64))*time.Second), 3*time.Second, path)
+		require.InDelta(t, 300, resp.Data["ttl"], 1, path)
+	}
 }
 
 func TestALeaseKeepsNoSecret(t *testing.T) {

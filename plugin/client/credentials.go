@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -34,7 +35,8 @@ type credentials struct {
 
 // newCredentials takes them from Vault's answer. The times are by this machine's clock
 // and count from when Vault was asked, so that it does not matter what time of day that
-// clock shows.
+// clock shows. Those in the JWT do not tell its life: after a revocation its time of
+// issue is ahead of Vault's clock too.
 func newCredentials(secret *api.Secret, r *request, asked time.Time) (*credentials, error) {
 	text, _ := secret.Data["jwt"].(string)
 	if text == "" {
@@ -47,19 +49,30 @@ func newCredentials(secret *api.Secret, r *request, asked time.Time) (*credentia
 	if claims.Subject != r.public {
 		return nil, fmt.Errorf("the NATS user JWT is for the user key %s, not for %s", claims.Subject, r.public)
 	}
-	life := time.Duration(claims.Expires-claims.IssuedAt) * time.Second
-	if life <= 0 {
-		return nil, fmt.Errorf("the NATS user JWT for %s has no end after its beginning", r.public)
+	life, err := lifeOf(secret)
+	if err != nil {
+		return nil, fmt.Errorf("the NATS user JWT for %s: %w", r.public, err)
 	}
 	url, _ := secret.Data["url"].(string)
 	c := &credentials{jwt: text, url: url, key: r.key, asked: asked}
-	// Both times are whole seconds, cut off: the JWT ends up to a second earlier than its
-	// life says, counted from now.
-	c.endBy(asked.Add(max(life-time.Second, life/2)))
+	c.endBy(asked.Add(life))
 	if secret.LeaseDuration > 0 {
 		c.endBy(asked.Add(time.Duration(secret.LeaseDuration) * time.Second))
 	}
 	return c, nil
+}
+
+// lifeOf is how long the user JWT of an answer lives, by the answer's field ttl.
+func lifeOf(secret *api.Secret) (time.Duration, error) {
+	number, ok := secret.Data["ttl"].(json.Number)
+	if !ok {
+		return 0, errors.New("the answer does not say in its field ttl how long it lives")
+	}
+	seconds, err := number.Int64()
+	if err != nil || seconds <= 0 {
+		return 0, fmt.Errorf("the answer says that it lives for %s seconds", number)
+	}
+	return time.Duration(seconds) * time.Second, nil
 }
 
 // endBy has the credentials end at a time, unless they end earlier.

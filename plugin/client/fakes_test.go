@@ -41,6 +41,7 @@ type fakeVault struct {
 	tokenTTL     time.Duration
 	entity       string        // ID of the Vault entity of every token
 	noCreds      bool          // credentials_on_login=false
+	noTTL        bool          // in answers with a NATS user JWT
 	answers      []any         // to be given instead, first come first served: an error, a status or a body
 	forbidden    string        // a path
 	delay        time.Duration // before an answer
@@ -175,7 +176,8 @@ func (v *fakeVault) answer(r asked) any {
 func (v *fakeVault) user(body map[string]any) map[string]any {
 	public, _ := body["user_public_key"].(string)
 	claims := jwt.NewUserClaims(public)
-	claims.Expires = time.Now().Add(v.ttl).Unix()
+	now := time.Now()
+	claims.Expires = now.Add(v.ttl).Unix()
 	if v.changeClaims != nil {
 		v.changeClaims(claims)
 	}
@@ -183,7 +185,11 @@ func (v *fakeVault) user(body map[string]any) map[string]any {
 	if err != nil {
 		v.t.Errorf("encoding a user JWT: %v", err)
 	}
-	return map[string]any{"jwt": text, "url": serverURL}
+	answer := map[string]any{"jwt": text, "url": serverURL, "ttl": int64(time.Unix(claims.Expires, 0).Sub(now) / time.Second)}
+	if v.noTTL {
+		delete(answer, "ttl")
+	}
+	return answer
 }
 
 // proven checks the proof of possession that came with a request: a signature of what

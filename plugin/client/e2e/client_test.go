@@ -18,6 +18,20 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/client"
 )
 
+// What is issued after the revocation has a time of issue ahead of all clocks, which is
+// later than its end where it does not live long.
+func TestAClientComesBackAfterEveryoneWasRevoked(t *testing.T) {
+	t.Parallel()
+	e := startShared(t)
+	e.role("dev", fields{"user_ttl": "1m"})
+	service := e.connect(e.client("dev"))
+	e.write("jwt/orders/revoke", fields{"everyone": true})
+	e.waitForReconnects(service, 1)
+	e.waitFor("a message", func() error { return service.delivered("orders.new") })
+	another := e.connect(e.client("dev"))
+	e.waitFor("a message", func() error { return another.delivered("orders.new") })
+}
+
 // A service publishes all the time, each message until it is acknowledged, while its user
 // JWT is renewed again and again and nats-server is restarted. The server never has to end
 // a connection, and in the end it has each acknowledged message once, in order.
