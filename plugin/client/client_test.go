@@ -308,6 +308,21 @@ func TestCredentialsEndWithTheirLeaseAndWithItsToken(t *testing.T) {
 	})
 }
 
+// After a revocation of everyone the time of issue is ahead of all clocks, and for some
+// minutes later than the end of what does not live long.
+func TestAJWTIssuedAheadOfTheClockLivesAsLongAsVaultSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault := newFakeVault(t)
+		vault.ttl, vault.ahead = 5*time.Minute, 10*time.Minute
+		c, err := New(t.Context(), vault.client(), dev)
+		must(t, err)
+		defer c.Close()
+		if left := time.Until(c.current.ends); left != 5*time.Minute {
+			t.Errorf("the credentials end in %s, want 5m", left)
+		}
+	})
+}
+
 func TestAVaultTokenGetsCredentials(t *testing.T) {
 	vault := newFakeVault(t)
 	caller := vault.client()

@@ -42,6 +42,7 @@ type fakeVault struct {
 	entity       string        // ID of the Vault entity of every token
 	noCreds      bool          // credentials_on_login=false
 	noTTL        bool          // in answers with a NATS user JWT
+	ahead        time.Duration // of the clock that a NATS user JWT is issued, as after a revocation
 	answers      []any         // to be given instead, first come first served: an error, a status or a body
 	forbidden    string        // a path
 	delay        time.Duration // before an answer
@@ -185,11 +186,30 @@ func (v *fakeVault) user(body map[string]any) map[string]any {
 	if err != nil {
 		v.t.Errorf("encoding a user JWT: %v", err)
 	}
+	if v.ahead > 0 {
+		text = v.issuedAt(text, now.Add(v.ahead))
+	}
 	answer := map[string]any{"jwt": text, "url": serverURL, "ttl": int64(time.Unix(claims.Expires, 0).Sub(now) / time.Second)}
 	if v.noTTL {
 		delete(answer, "ttl")
 	}
 	return answer
+}
+
+// issuedAt is the JWT with another time of issue: jwt/v2 writes its own.
+func (v *fakeVault) issuedAt(text string, at time.Time) string {
+	parts := strings.Split(text, ".")
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	must(v.t, err)
+	var claims map[string]any
+	must(v.t, json.Unmarshal(payload, &claims))
+	claims["iat"] = at.Unix()
+	payload, err = json.Marshal(claims)
+	must(v.t, err)
+	text = parts[0] + "." + base64.RawURLEncoding.EncodeToString(payload)
+	signature, err := v.account.Sign([]byte(text))
+	must(v.t, err)
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
 // proven checks the proof of possession that came with a request: a signature of what
