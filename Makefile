@@ -20,7 +20,7 @@ SERVERS := vault nats-server kube-apiserver etcd
 MODULES := . plugin/client plugin/client/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test test-openbao bench fuzz lint tools clean-tools devstack
+.PHONY: help build demo dev test test-openbao bench fuzz model lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -69,6 +69,9 @@ fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
 			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
 		done; \
 	done
+
+model: ## check the model of how a former leader is kept from undoing anything; needs spin
+	plugin/delivery/model/check
 
 bench: ## measure the plugin side by side with its peers, in about 20 minutes, into bench-out/
 	$(GO) run ./cmd/bench

@@ -143,6 +143,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	return errors.Join(
 		b.startDelivery(ctx, req.Storage),
+		b.keepLead(ctx, req.Storage),
 		b.retireKeys(ctx, req.Storage),
 		b.pruneRevocations(ctx, req.Storage),
 	)

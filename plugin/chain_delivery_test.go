@@ -163,6 +163,47 @@ func TestAServerThatRunsOnTheMountsConfigurationFollowsTheMount(t *testing.T) {
 	require.NotRegexp(t, seedForm, logs.String())
 }
 
+// pushAsAnother gives the server an account JWT as another node would.
+func (m *chainMount) pushAsAnother(running *server.Server, id, accountJWT string) {
+	m.t.Helper()
+	settings, err := m.chain.DeliverySettings(m.t.Context(), m.storage)
+	require.NoError(m.t, err)
+	userJWT, sign, err := m.chain.DeliveryConfig(m.storage, settings).User()
+	require.NoError(m.t, err)
+	system, err := nats.Connect(running.ClientURL(), nats.UserJWT(func() (string, error) { return userJWT, nil }, sign))
+	require.NoError(m.t, err)
+	defer system.Close()
+	_, err = system.Request("$SYS.REQ.ACCOUNT."+id+".CLAIMS.UPDATE", []byte(accountJWT), 5*time.Second)
+	require.NoError(m.t, err)
+	held, err := running.AccountResolver().Fetch(id)
+	require.NoError(m.t, err)
+	require.Equal(m.t, accountJWT, held)
+}
+
+// A node that has lost the lead closes its mounts too. What it has as pending may have
+// become something else since.
+func TestAMountThatIsClosedWithoutItsStoragePushesNothing(t *testing.T) {
+	m, running, logs := deliveringMount(t)
+	id := m.write("jwt/orders", map[string]any{"type": "account"})["public_key"].(string)
+	servers := running.AccountResolver()
+	others, err := servers.Fetch(id)
+	require.NoError(t, err)
+	m.write("jwt/orders", map[string]any{"config": `{"limits":{"conn":1}}`})
+
+	m.storage.FailOn(func(operation, _ string) bool { return operation == "put" })
+	require.Eventually(t, func() bool {
+		_, err := m.chain.Lead(t.Context(), m.storage)
+		return err != nil
+	}, 10*time.Second, 10*time.Millisecond, "a lead is proven though storage takes no write")
+	m.pushAsAnother(running, id, others)
+	require.NoError(t, m.storage.Storage.Put(t.Context(), &logical.StorageEntry{Key: "pending/" + id, Value: []byte(`{"since":1}`)}))
+	m.backend.Cleanup(t.Context())
+	held, err := servers.Fetch(id)
+	require.NoError(t, err)
+	require.Equal(t, others, held)
+	require.Contains(t, logs.String(), "the mount is closed with accounts that are not delivered")
+}
+
 // TestManyAccountsCostAChangeNothing counts what a mount with many
 // accounts reads to start, and to change one of them.
 func TestManyAccountsCostAChangeNothing(t *testing.T) {

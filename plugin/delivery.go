@@ -55,11 +55,22 @@ func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
+// keepLead runs about once a minute, so that the next node that leads knows what the
+// clock of this one says.
+func (b *backend) keepLead(ctx context.Context, s logical.Storage) error {
+	if b.delivery.running() == nil {
+		return nil
+	}
+	_, err := b.chain.Lead(ctx, s)
+	return err
+}
+
 // farewellWait is how long a mount that is closed waits for what its servers do
 // not have yet. Once it is disabled nobody else can bring it to them.
 const farewellWait = 3 * time.Second
 
-// deliverLast brings what is pending to the servers before the mount is closed.
+// deliverLast brings what is pending to the servers before the mount is closed. On a
+// node that leads no more nothing is: it cannot show that it does.
 func (b *backend) deliverLast() {
 	b.delivery.mu.Lock()
 	reconciler, source := b.delivery.reconciler, b.delivery.source

@@ -177,13 +177,18 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 	return resp, nil
 }
 
-// clockWarnings tell of servers whose clocks are further off than revocations reach.
+// clockWarnings tell of servers, and of a node that led before, whose clocks are further
+// off than revocations reach.
 func (b *backend) clockWarnings(ctx context.Context, s logical.Storage, state delivery.State) ([]string, error) {
 	skew, err := b.chain.ClockSkew(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	var warnings []string
+	if ahead := b.chain.FormerAhead(); ahead > skew {
+		warnings = append(warnings, fmt.Sprintf("the clock of the Vault node that led before was ahead of this one's by %.0f seconds or more, more than the clock_skew of config (%s): "+
+			"what it has issued may not be revoked by what is revoked here; set the clocks, and revoke again once they are set", ahead.Seconds(), skew))
+	}
 	for _, server := range state.Servers {
 		if math.Abs(server.ClockAhead) > skew.Seconds() {
 			warnings = append(warnings, fmt.Sprintf("the clock of NATS server %s differs from Vault's by %.0f seconds, more than the clock_skew of config (%s): "+

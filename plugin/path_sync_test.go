@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -178,4 +179,21 @@ func TestSyncRefusesWhatItCannotDo(t *testing.T) {
 		require.NoError(t, err, name)
 		require.ErrorContains(t, resp.Error(), test.fault, name)
 	}
+}
+
+func TestSyncTellsOfAFormerLeaderWhoseClockWasAhead(t *testing.T) {
+	m := &chainMount{t: t, storage: storetest.New()}
+	require.NoError(t, store.Write(t.Context(), m.storage, "leader", map[string]any{"at": time.Now().Add(20 * time.Minute)}))
+	m.startDelivering()
+	m.write("config", map[string]any{"account_jwt_server_url": "nats://127.0.0.1:1"})
+	require.NoError(t, m.periodic(t.Context(), &logical.Request{Storage: m.storage}))
+	read := func() []string {
+		resp, err := m.sync(logical.ReadOperation, nil)
+		require.NoError(t, err)
+		return resp.Warnings
+	}
+	require.Len(t, read(), 1)
+	require.Contains(t, read()[0], "the clock of the Vault node that led before was ahead of this one's by 1")
+	m.write("config", map[string]any{"clock_skew": "1h"})
+	require.Empty(t, read())
 }

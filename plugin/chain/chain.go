@@ -32,6 +32,7 @@ const (
 	deletedPrefix    = "deleted/"    // by public key, accounts that were imported and deleted here
 	retirePrefix     = "retire/"     // by time, accounts with a key whose overlap ends then
 	revokedPrefix    = "revoked/"    // by account, segments of its revocations
+	leaderKey        = "leader"      // the node that delivers: that it does, and its clock
 )
 
 // SealWrapped lists the storage prefixes that hold seeds.
@@ -62,6 +63,8 @@ type Chain struct {
 	// all that a comparison makes at a time, for tenths of a second if they have
 	// thousands of revocations.
 	making chan struct{}
+
+	lead lead // whether this node may deliver
 
 	mu sync.Mutex // held by writers of entries
 

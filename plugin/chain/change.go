@@ -44,12 +44,16 @@ type changeOf struct {
 func (c *Chain) changeUnder(ctx context.Context, s logical.Storage, o *operatorEntry, of changeOf, write writer) error {
 	whole, done := store.Whole(ctx)
 	defer done()
+	began := time.Now()
 	marked, err := c.mark(whole, s, o, of)
 	if err == nil {
 		err = write(whole)
 	}
 	if !marked {
 		return err
+	}
+	if err == nil {
+		c.lead.changed(began)
 	}
 	c.settle(of.id)
 	c.served.Forget(of.id)

@@ -55,6 +55,7 @@ func (c *Chain) DeliveryConfig(s logical.Storage, settings *DeliverySettings) de
 		Operator:    settings.operator,
 		Ours:        func(accountJWT string) bool { return c.ours(context.Background(), s, accountJWT) },
 		Logger:      c.logger.Named("delivery"),
+		Lead:        func(ctx context.Context) (time.Time, error) { return c.Lead(ctx, s) },
 		User: func() (string, func([]byte) ([]byte, error), error) {
 			return c.systemUser(context.Background(), s)
 		},

@@ -51,12 +51,15 @@ func accountsURL(u *url.URL) *url.URL {
 	}
 }
 
-// post stores an account JWT in every account server, and returns how many took
-// it.
-func (s *accountServers) post(ctx context.Context, id, accountJWT string) (int, error) {
+// post stores an account JWT in every account server while what is in hand is good,
+// and returns how many took it.
+func (s *accountServers) post(ctx context.Context, h *hold, accountJWT string) (int, error) {
 	var failures []error
 	for _, base := range s.bases {
-		if err := s.postTo(ctx, base.JoinPath(id), accountJWT); err != nil {
+		if err := h.good(ctx); err != nil {
+			return len(s.bases) - len(failures), err
+		}
+		if err := s.postTo(ctx, base.JoinPath(h.id), accountJWT); err != nil {
 			failures = append(failures, fmt.Errorf("account server %s: %w", base.Host, err))
 		}
 	}

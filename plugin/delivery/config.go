@@ -54,6 +54,11 @@ type Config struct {
 	// account off servers that refuse deletion or know none.
 	Farewell func(id string, expires time.Time) (string, error)
 
+	// Lead proves that this node leads, which is that no other may push to the servers,
+	// and returns when that proof was asked for; see LeadTime. It is called for every
+	// account, so it keeps a proof that holds for a while.
+	Lead func(ctx context.Context) (asked time.Time, err error)
+
 	// ClockSkew is how far the clock of a server may be from the one here. A server
 	// that is further off is told of, and the last JWT of a removed account lives so
 	// much longer.

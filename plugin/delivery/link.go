@@ -28,9 +28,12 @@ type link struct {
 	logger hclog.Logger
 
 	// up is called after each connect; renewed is true when only the user's JWT
-	// had run out. heard gets every event of the servers. Neither may block.
-	up    func(renewed bool)
-	heard func(*nats.Msg)
+	// had run out. heard gets every event of the servers, pushed what others tell the
+	// servers of accounts; overrun is called when some of that was lost. None may block.
+	up      func(renewed bool)
+	heard   func(*nats.Msg)
+	pushed  func(*nats.Msg)
+	overrun func()
 
 	start sync.Once
 	tasks sync.WaitGroup
@@ -112,6 +115,7 @@ func (l *link) connect() {
 		nats.IgnoreAuthErrorAbort(), // the user's JWT is a new one each time
 		nats.CustomReconnectDelay(func(int) time.Duration { return l.pause() }),
 		nats.ReconnectBufSize(-1), // what is sent while it is down fails at once, and is tried again
+		nats.NoEcho(),             // what is pushed from here is not what others push
 		nats.PingInterval(pingInterval),
 		nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(*nats.Conn) { l.connected() }),
@@ -120,6 +124,9 @@ func (l *link) connect() {
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }), // see pause too
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			l.logger.Warn("error on the connection to NATS", "error", err)
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				l.overrun()
+			}
 		}),
 	}
 	if l.tls != nil {
@@ -161,6 +168,11 @@ func (l *link) subscribe(conn *nats.Conn) error {
 	}
 	for _, subject := range []string{statszSubject, shutdownSubject} {
 		if _, err := conn.Subscribe(subject, l.heard); err != nil {
+			return err
+		}
+	}
+	for _, subject := range pushSubjects {
+		if _, err := conn.Subscribe(subject, l.pushed); err != nil {
 			return err
 		}
 	}
@@ -304,6 +316,10 @@ type request struct {
 	servers int           // how many are expected to answer
 	quiet   time.Duration // if not zero, how long to wait after an answer for another
 
+	// If not nil, good is called right before the request leaves, which it does not if
+	// that fails.
+	good func(context.Context) error
+
 	// If not nil, take is called with nil when the channel is closed, and the
 	// next channel is waited for.
 	left func() <-chan struct{}
@@ -330,6 +346,11 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 		l.mu.Unlock()
 	}()
 
+	if r.good != nil {
+		if err := r.good(ctx); err != nil {
+			return err
+		}
+	}
 	if err := conn.PublishRequest(r.subject, l.inbox+token, r.data); err != nil {
 		return sendError(err, conn, len(r.data))
 	}

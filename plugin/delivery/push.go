@@ -30,29 +30,29 @@ func (r *Reconciler) deliver(ctx context.Context, id string, rewrite, confirm bo
 			return outcome{}, err
 		}
 	}
-	accountJWT, ok, err := r.source.Wanted(ctx, id)
+	h, err := r.hold(ctx, id)
 	if err != nil {
-		return outcome{}, fmt.Errorf("reading the account: %w", err)
+		return outcome{}, err
 	}
-	result := outcome{accountJWT: accountJWT}
-	if ok {
+	result := outcome{accountJWT: h.accountJWT}
+	if h.wanted {
 		if rewrite {
 			// A server compares with what it remembers, not with what it has on
 			// disk. A JWT with a line end after it says the same and is another
 			// text, so this makes it write, and the push that follows once more.
-			if _, err := r.send(ctx, id, accountJWT+"\n"); err != nil {
+			if _, err := h.send(ctx, h.accountJWT+"\n"); err != nil {
 				return result, err
 			}
 		}
-		result.servers, err = r.publish(ctx, id, accountJWT)
+		result.servers, err = h.publish(ctx, h.accountJWT)
 	} else {
-		result.servers, err = r.remove(ctx, id)
+		result.servers, err = h.remove(ctx)
 	}
 	if err != nil {
 		return result, err
 	}
 	if confirm {
-		if err := r.source.Delivered(ctx, id, accountJWT); err != nil {
+		if err := r.source.Delivered(ctx, id, h.accountJWT); err != nil {
 			return result, fmt.Errorf("storing that the account is delivered: %w", err)
 		}
 	}
@@ -79,33 +79,33 @@ func (r *Reconciler) reachable(ctx context.Context) error {
 
 // publish brings an account JWT to the account servers, if there are any, and
 // then to the NATS servers.
-func (r *Reconciler) publish(ctx context.Context, id, accountJWT string) (int, error) {
-	if r.accountServers != nil {
-		n, err := r.accountServers.post(ctx, id, accountJWT)
-		if err != nil || r.link == nil {
+func (h *hold) publish(ctx context.Context, accountJWT string) (int, error) {
+	if h.accountServers != nil {
+		n, err := h.accountServers.post(ctx, h, accountJWT)
+		if err != nil || h.link == nil {
 			return n, err
 		}
-		if err := r.reachable(ctx); err != nil {
+		if err := h.reachable(ctx); err != nil {
 			return n, err
 		}
 	}
-	return r.send(ctx, id, accountJWT)
+	return h.send(ctx, accountJWT)
 }
 
 // send pushes an account JWT over NATS. It succeeds when every server that was
 // there has answered and none refuses; the number is of those that agree.
-func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, error) {
-	expected := r.fleet.present()
-	answered, err := r.claims(ctx, updateSubject(id), accountJWT, expected, 0)
-	if err != nil || len(r.silent(expected, answered)) == 0 {
+func (h *hold) send(ctx context.Context, accountJWT string) (int, error) {
+	expected := h.fleet.present()
+	answered, err := h.claims(ctx, h.good, updateSubject(h.id), accountJWT, expected, 0)
+	if err != nil || len(h.silent(expected, answered)) == 0 {
 		return answered.agree(), err
 	}
 	// Before one is blamed, all are asked whether they are there. A server that
 	// came meanwhile makes for a comparison anyway.
-	if err := r.rollCall(); err != nil {
+	if err := h.rollCall(); err != nil {
 		return answered.agree(), err
 	}
-	if names := r.silent(expected, answered); len(names) > 0 {
+	if names := h.silent(expected, answered); len(names) > 0 {
 		return answered.agree(), fmt.Errorf("server %s did not answer", strings.Join(names, ", "))
 	}
 	return answered.agree(), nil
@@ -116,64 +116,64 @@ func (r *Reconciler) send(ctx context.Context, id, accountJWT string) (int, erro
 //
 // It fails while a server is away: with the account still on its disk that
 // server would, once back, give the account to the others again.
-func (r *Reconciler) remove(ctx context.Context, id string) (int, error) {
-	servers, err := r.removeHere(ctx, id)
+func (h *hold) remove(ctx context.Context) (int, error) {
+	servers, err := h.removeHere(ctx)
 	if err != nil {
 		return servers, err
 	}
-	if missing := r.fleet.missing(); len(missing) > 0 {
+	if missing := h.fleet.missing(); len(missing) > 0 {
 		return servers, fmt.Errorf("server %s is away, and may still hold the account", strings.Join(missing, ", "))
 	}
 	return servers, nil
 }
 
-func (r *Reconciler) removeHere(ctx context.Context, id string) (int, error) {
-	if r.accountServers == nil {
-		servers, deleted, err := r.delete(ctx, id)
-		if err != nil || deleted && r.fleet.foreigners() == 0 {
+func (h *hold) removeHere(ctx context.Context) (int, error) {
+	if h.accountServers == nil {
+		servers, deleted, err := h.delete(ctx)
+		if err != nil || deleted && h.fleet.foreigners() == 0 {
 			return servers, err
 		}
 	}
-	gone, err := r.lookAtForeigners(ctx, id)
+	gone, err := h.lookAtForeigners(ctx, h.id)
 	if err != nil {
 		return 0, err
 	}
-	if gone && r.accountServers == nil {
-		return len(r.fleet.present()), nil
+	if gone && h.accountServers == nil {
+		return len(h.fleet.present()), nil
 	}
-	expires := time.Now().Add(farewellTime + r.config.ClockSkew)
-	farewell, err := r.config.Farewell(id, expires)
+	expires := time.Now().Add(farewellTime + h.config.ClockSkew)
+	farewell, err := h.config.Farewell(h.id, expires)
 	if err != nil {
 		return 0, fmt.Errorf("signing the account's last JWT: %w", err)
 	}
-	r.bidFarewell(id, expires)
+	h.bidFarewell(h.id, expires)
 	if gone {
-		return r.accountServers.post(ctx, id, farewell)
+		return h.accountServers.post(ctx, h, farewell)
 	}
-	return r.publish(ctx, id, farewell)
+	return h.publish(ctx, farewell)
 }
 
 // delete has the servers delete an account, and reports whether all have.
-func (r *Reconciler) delete(ctx context.Context, id string) (servers int, deleted bool, err error) {
-	token, err := r.config.DeleteToken(id)
+func (h *hold) delete(ctx context.Context) (servers int, deleted bool, err error) {
+	token, err := h.config.DeleteToken(h.id)
 	if err != nil {
 		return 0, false, fmt.Errorf("signing the deletion: %w", err)
 	}
-	expected := r.fleet.present()
-	answered, err := r.claims(ctx, deleteSubject, token, expected, settle)
+	expected := h.fleet.present()
+	answered, err := h.claims(ctx, h.good, deleteSubject, token, expected, settle)
 	servers = answered.agree()
-	if err == nil && len(r.silent(expected, answered)) == 0 {
+	if err == nil && len(h.silent(expected, answered)) == 0 {
 		return servers, true, nil
 	}
-	if errors.Is(err, errNotConnected) || ctx.Err() != nil {
+	if errors.Is(err, errNotConnected) || errors.Is(err, errNotProven) || errors.Is(err, errChanged) || ctx.Err() != nil {
 		return servers, false, cmp.Or(err, ctx.Err())
 	}
 	if err == nil {
 		// Those that did not answer may not be there, and have no use for more.
-		if err := r.rollCall(); err != nil {
+		if err := h.rollCall(); err != nil {
 			return servers, false, err
 		}
-		deleted = len(r.silent(expected, answered)) == 0
+		deleted = len(h.silent(expected, answered)) == 0
 	}
 	return servers, deleted, nil // a refusal is known of its server
 }
@@ -252,12 +252,13 @@ func (r *Reconciler) silent(expected map[string]string, answered answers) []stri
 	return names
 }
 
-// claims makes a request about an account JWT to all servers. It ends when none of
-// those that are expected to answer is silent; the errors are of those that refuse.
-func (r *Reconciler) claims(ctx context.Context, subject, text string, expected map[string]string, quiet time.Duration) (answers, error) {
+// claims makes a request about an account JWT to all servers, if that is good still. It
+// ends when none of those that are expected to answer is silent; the errors are of
+// those that refuse.
+func (r *Reconciler) claims(ctx context.Context, good func(context.Context) error, subject, text string, expected map[string]string, quiet time.Duration) (answers, error) {
 	answered := make(answers, len(expected))
 	var refusals []error
-	request := request{subject: subject, data: []byte(text), servers: len(expected), quiet: quiet, left: r.fleet.nextLoss}
+	request := request{good: good, subject: subject, data: []byte(text), servers: len(expected), quiet: quiet, left: r.fleet.nextLoss}
 	awaited := len(expected)
 	err := r.link.ask(ctx, request, func(data []byte) bool {
 		if data == nil {

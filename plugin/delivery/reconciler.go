@@ -75,6 +75,7 @@ type Reconciler struct {
 	link           *link           // nil if no NATS server is to be told
 	accountServers *accountServers // nil if accounts are pushed over NATS
 	fleet          *fleet
+	others         *others
 	calling        singleflight.Group
 
 	queue  workqueue.TypedDelayingInterface[string]
@@ -143,6 +144,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 	r := &Reconciler{
 		config: cfg, source: src, logger: cfg.Logger,
 		fleet:     newFleet(),
+		others:    newOthers(),
 		queue:     workqueue.NewTypedDelayingQueue[string](),
 		ctx:       ctx,
 		cancel:    cancel,
@@ -160,8 +162,9 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 	if len(e.nats) > 0 {
 		r.link = newLink(e, cfg)
 		r.link.up = r.connected
-		r.link.heard = r.event
+		r.link.heard, r.link.pushed, r.link.overrun = r.event, r.otherPushed, r.compareSoon
 		r.tasks.Go(r.meetStrangers)
+		r.tasks.Go(r.pushAgain)
 	}
 	for range workers {
 		r.tasks.Go(r.work)
@@ -175,6 +178,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 func (r *Reconciler) Close() {
 	r.cancel()
 	r.queue.ShutDown()
+	r.others.queue.ShutDown()
 	if r.link != nil {
 		r.link.close()
 	}

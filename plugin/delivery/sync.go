@@ -292,6 +292,8 @@ func (s *syncRun) deliver(ctx context.Context, id string, rewrite bool, done fun
 			case err == nil:
 				done(o)
 			case s.posting && errors.Is(err, errNotConnected): // the account servers have it
+			case errors.Is(err, errNotProven):
+				s.cancel(err)
 			case errors.Is(err, errNotConnected), s.posting && errors.Is(err, errNoAccountServer):
 				s.cancel(err) // the next connect, or the next attempt, brings the next comparison
 			default:

@@ -137,6 +137,7 @@ func (w *world) config(urls ...string) Config {
 				c.Revoke(jwt.All)
 			}), nil
 		},
+		Lead:   func(context.Context) (time.Time, error) { return time.Now(), nil },
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: testLog{w.t}}),
 	}
 }

@@ -54,8 +54,12 @@ func DeliveryUser(issuerAccount string) *jwt.User {
 	}
 	user.Sub.Allow = jwt.StringList{
 		"_INBOX.>",
-		"$SYS.SERVER.*.STATSZ",   // servers that come,
-		"$SYS.SERVER.*.SHUTDOWN", // and go
+		"$SYS.SERVER.*.STATSZ",             // servers that come,
+		"$SYS.SERVER.*.SHUTDOWN",           // and go
+		"$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE", // what others push,
+		"$SYS.ACCOUNT.*.CLAIMS.UPDATE",     // in each of the ways that there are,
+		"$SYS.REQ.CLAIMS.UPDATE",
+		"$SYS.REQ.CLAIMS.DELETE", // and remove
 	}
 	user.AllowedConnectionTypes = jwt.StringList{jwt.ConnectionTypeStandard, jwt.ConnectionTypeWebsocket}
 	return &user
