@@ -111,16 +111,21 @@ func (b *backend) deliver(ctx context.Context, s logical.Storage, paced bool, id
 	if err := b.startDelivery(ctx, s); err != nil {
 		b.Logger().Warn("accounts are stored, but not delivered yet", "accounts", fault.ShortList(ids), "error", err)
 	}
-	changed := func() {
-		if reconciler := b.delivery.running(); reconciler != nil {
-			reconciler.Changed(ids...)
-		}
-	}
 	if paced && len(ids) == 1 {
-		b.pacer.update(ids[0], changed)
+		b.pacer.update(ids[0], func(done func()) {
+			reconciler := b.delivery.running()
+			if reconciler == nil {
+				done()
+				return
+			}
+			reconciler.Changed(ids...)
+			reconciler.Attempted(ids[0], done)
+		})
 		return
 	}
-	changed()
+	if reconciler := b.delivery.running(); reconciler != nil {
+		reconciler.Changed(ids...)
+	}
 }
 
 // delivered waits a while for accounts that were changed to be on the servers,

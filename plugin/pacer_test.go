@@ -8,36 +8,103 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// A pacedAccount is one whose updates take a time, as a test says.
+type pacedAccount struct {
+	pacer
+	begun time.Time
+	takes time.Duration
+	at    []time.Duration // of the updates
+	ended []time.Duration
+}
+
+func (p *pacedAccount) change(account string) {
+	p.update(account, func(done func()) {
+		p.at = append(p.at, time.Since(p.begun))
+		time.AfterFunc(p.takes, func() {
+			p.ended = append(p.ended, time.Since(p.begun))
+			done()
+		})
+	})
+}
+
+func (p *pacedAccount) rest(t *testing.T) {
+	t.Helper()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	require.Empty(t, p.accounts)
+}
+
 func TestUpdatesOfAnAccountThatComeTogetherAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p, begun := &pacer{}, time.Now()
-		var at []time.Duration
-		rest := func() {
-			time.Sleep(time.Minute)
-			synctest.Wait()
-		}
-		update := func(account string) { p.update(account, func() { at = append(at, time.Since(begun)) }) }
-
-		update("A")
-		require.Equal(t, []time.Duration{0}, at, "the first waits for nothing")
+		p := &pacedAccount{begun: time.Now(), takes: 5 * time.Millisecond}
+		p.change("A")
+		require.Equal(t, []time.Duration{0}, p.at, "the first waits for nothing")
 		for range 1000 {
-			update("A")
-			time.Sleep(10 * time.Millisecond)
+			p.change("A")
+			time.Sleep(2 * time.Millisecond)
 		}
-		rest()
-		require.Less(t, len(at), 20)
-		require.Equal(t, []time.Duration{0, minPause, 3 * minPause, 7 * minPause}, at[:4])
-		last := at[len(at)-1]
-		require.GreaterOrEqual(t, last, 10*time.Second-10*time.Millisecond, "the last is not forgotten")
-		require.Less(t, last, 10*time.Second+maxPause)
-		require.Empty(t, p.accounts)
+		p.rest(t)
+		require.Less(t, len(p.at), 12)
+		last := p.at[len(p.at)-1]
+		require.GreaterOrEqual(t, last, 2*time.Second-2*time.Millisecond, "the last is not forgotten")
+		require.Less(t, last, 2*time.Second+maxPause+p.takes)
 
-		count := len(at)
-		update("A")
-		update("B")
-		require.Len(t, at, count+2, "after a rest, and for another account, nothing waits")
-		rest()
-		require.Len(t, at, count+2)
-		require.Empty(t, p.accounts)
+		count := len(p.at)
+		p.change("A")
+		p.change("B")
+		require.Len(t, p.at, count+2, "after a rest, and for another account, nothing waits")
+		p.rest(t)
+		require.Len(t, p.at, count+2)
+	})
+}
+
+func TestAnUpdateThatFollowsAnotherWaitsForWhatThatCost(t *testing.T) {
+	for takes, most := range map[time.Duration]time.Duration{
+		5 * time.Millisecond:   30 * time.Millisecond,
+		50 * time.Millisecond:  300 * time.Millisecond,
+		800 * time.Millisecond: maxPause + 1600*time.Millisecond,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &pacedAccount{begun: time.Now(), takes: takes}
+			for range 20 { // each when the servers have the one before
+				asked, ended := time.Since(p.begun), len(p.ended)
+				p.change("A")
+				for len(p.ended) == ended {
+					time.Sleep(time.Millisecond)
+					synctest.Wait()
+				}
+				require.LessOrEqual(t, p.ended[ended]-asked, most)
+			}
+			p.rest(t)
+			require.Len(t, p.at, 20)
+			busy := 20 * takes.Seconds() / p.ended[19].Seconds()
+			if takes < maxPause/restFactor {
+				require.LessOrEqual(t, busy, 1.0/restFactor, "of the servers' time")
+			}
+		})
+	}
+}
+
+func TestAnUpdateThatNeverEndsHoldsUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pacedAccount{begun: time.Now(), takes: time.Hour}
+		p.change("A")
+		p.change("A")
+		p.rest(t)
+		require.Equal(t, []time.Duration{0, maxPause}, p.at)
+		time.Sleep(2 * time.Hour)
+	})
+}
+
+func TestAnUpdateMayBeDoneAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pacer
+		count := 0
+		for range 3 {
+			p.update("A", func(done func()) { count++; done(); done() })
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, 2, count)
 	})
 }

@@ -161,7 +161,7 @@ func revokeToDisconnect(ctx context.Context, b *bench) (err error) {
 	t := table{
 		Title:   "From the revocation of a Vault token to the end of its NATS connection",
 		Columns: []string{"revocations", "done", "median", "99th percentile", "longest"},
-		Notes:   []string{"Revocations of one account that follow on each other are gathered, for up to a second, so that a thousand of them are a few updates of the account."},
+		Notes:   []string{"Revocations of one account that follow on each other are gathered for four times as long as an update takes, and for up to a second when many come, so that a thousand of them are a few updates of the account."},
 	}
 	for _, c := range []struct {
 		name  string

@@ -211,6 +211,12 @@ func (r *Reconciler) Wait(ctx context.Context, ids ...string) error {
 	return r.attempted(ctx, ids)
 }
 
+// Attempted has done called, once, when all that an account was asked for has been
+// attempted, which may be now. It is never called if Close comes first.
+func (r *Reconciler) Attempted(id string, done func()) {
+	r.await(id, func(outcome, error) { done() })
+}
+
 func (r *Reconciler) hurry(ctx context.Context) {
 	if r.link != nil {
 		r.link.hurry(ctx)
