@@ -38,10 +38,13 @@ func newChainMount(t *testing.T) *chainMount {
 // restart makes the mount anew on the same storage, as after a crash.
 func (m *chainMount) restart() {
 	m.t.Helper()
-	b, err := Factory(m.t.Context(), &logical.BackendConfig{
-		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour},
-		StorageView: m.storage,
-	})
+	m.restartOn(&logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour})
+}
+
+// restartOn is restart with what Vault tells the plugin.
+func (m *chainMount) restartOn(system logical.SystemView) {
+	m.t.Helper()
+	b, err := Factory(m.t.Context(), &logical.BackendConfig{System: system, StorageView: m.storage})
 	require.NoError(m.t, err)
 	m.backend = b.(*backend)
 	m.stop() // nothing is delivered in the background
@@ -54,9 +57,13 @@ var seedForm = regexp.MustCompile(`S[OAUX][A-Z2-7]{56}`)
 func (m *chainMount) do(operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
 	// The framework and the handlers may change what they are given.
-	resp, err := m.HandleRequest(m.t.Context(), &logical.Request{
-		Operation: operation, Path: path, Data: maps.Clone(data), Storage: m.storage, MountPoint: "auth/nats/",
-	})
+	req := &logical.Request{
+		Operation: operation, Path: path, Data: maps.Clone(data), Storage: m.storage, MountPoint: "auth/nats/", MountAccessor: mountAccessor,
+	}
+	if operation == logical.ReadOperation {
+		req.MountAccessor = "" // which Vault tells of what has an existence check only
+	}
+	resp, err := m.HandleRequest(m.t.Context(), req)
 	shown, encodeErr := json.Marshal(resp)
 	require.NoError(m.t, encodeErr)
 	require.Empty(m.t, seedForm.FindAll(shown, -1), "a seed in the answer of %s", path)

@@ -139,6 +139,10 @@ func checkProof(req *logical.Request, d *framework.FieldData, role *role, purpos
 	if !given {
 		return fault.In("user_key_time", why)
 	}
+	if purpose == proof.Creds && req.EntityID == "" {
+		// A proof that names nobody would be good for whoever comes by it.
+		return fault.In("user_public_key", "cannot be used with a Vault token without an entity, which the proof of a key names")
+	}
 	if req.MountPoint == "" {
 		return errors.New("the request lacks the mount's path, which the proof of a user key names")
 	}

@@ -171,9 +171,6 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	if err := checkAddress(req, role); err != nil {
 		return nil, err
 	}
-	if req.EntityID == "" {
-		return nil, fault.New("role %q is for Vault entities, and this Vault token has none", role.name)
-	}
 	caller, err := b.entity(req.EntityID)
 	if err != nil {
 		return nil, err
@@ -185,14 +182,18 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	return bound, nil
 }
 
-// entity looks a Vault entity and its groups up.
+// entity looks a Vault entity, its aliases and its groups up. No ID stands for no
+// entity: tokens of auth/token, such as the root token, may have none.
 func (b *backend) entity(id string) (*roles.Entity, error) {
+	if id == "" {
+		return &roles.Entity{}, nil
+	}
 	entity, err := b.System().EntityInfo(id)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the entity: %w", err)
 	}
 	if entity == nil {
-		return nil, fault.New("%s", "the Vault entity does not exist")
+		return nil, fault.New("%s", "the Vault entity does not exist: it was deleted, or merged into another, which tokens of a new login belong to")
 	}
 	if entity.Disabled {
 		return nil, logical.ErrPermissionDenied
@@ -202,6 +203,9 @@ func (b *backend) entity(id string) (*roles.Entity, error) {
 		return nil, fmt.Errorf("looking up the entity's groups: %w", err)
 	}
 	found := &roles.Entity{ID: entity.ID, Name: entity.Name, Metadata: maps.Clone(entity.Metadata)}
+	for _, alias := range entity.Aliases {
+		found.Aliases = append(found.Aliases, roles.Alias{Mount: alias.MountAccessor, Name: alias.Name, Metadata: alias.Metadata})
+	}
 	for _, group := range groups {
 		found.Groups = append(found.Groups, group.Name)
 	}
@@ -273,6 +277,8 @@ For a role of an issuer the workload sends its token again as jwt. It is verifie
 afresh, and must be of the workload that the Vault token belongs to. It is sent with
 a write: a read has its fields in the request's address, which access logs keep.
 
-A role of type vault serves the callers of every other auth method: its identity
-is the caller's Vault entity. Vault policy decides who may read creds/<role>.
+A role of type vault takes no token: its identity is the caller's Vault entity, of
+whichever auth method, and the alias that this mount gave it at a login. So a plain
+read does. Vault policy decides who may read creds/<role>, and bound_issuers and
+bound_aliases of the role who of them gets credentials.
 `

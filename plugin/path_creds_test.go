@@ -62,6 +62,8 @@ func newCredsMount(t *testing.T) *credsMount {
 	return m
 }
 
+func (m *credsMount) restart() { m.restartOn(m.system) }
+
 // role writes a role of the issuer, for the claim project.
 func (m *credsMount) role(name string, more map[string]any) {
 	m.t.Helper()

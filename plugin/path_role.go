@@ -115,9 +115,9 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := b.checkRole(ctx, req.Storage, entry); err != nil {
 		return nil, nil, err
 	}
-	ready, err := entry.compile(name)
+	ready, err := entry.compileAt(req, name)
 	if err != nil {
-		return nil, nil, userFault(err)
+		return nil, nil, err
 	}
 	account, err := b.chain.Account(ctx, req.Storage, entry.Account)
 	if err != nil {
@@ -383,7 +383,8 @@ template, and to the parameters of the Vault token that they get.
 What is bound: for issuers of JWTs bound_audiences, bound_subject, bound_claims
 and bound_expression, as in Vault's JWT method; for Kubernetes issuers service
 account names and namespaces, as in Vault's Kubernetes method. A role that binds
-nothing is refused.
+nothing is refused. A role of type vault is for whom Vault's policies let read
+creds/<role>, and of them for those that bound_issuers and bound_aliases name.
 
 user_template is a NATS user as JSON. Its subjects can hold {{claim(name)}},
 {{metadata(name)}} and the functions that nats-server has for signing key

@@ -37,7 +37,7 @@ func (b *backend) pathRolePreview() *framework.Path {
 			},
 			"entity_id": {
 				Type:        framework.TypeString,
-				Description: "ID of a Vault entity, for a role of type vault. Default: the caller's.",
+				Description: "ID of a Vault entity, for a role of type vault. Default: the caller's, or none if its Vault token has none.",
 			},
 			"user_public_key": {
 				Type:        framework.TypeString,
@@ -128,8 +128,8 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 		if id == "" {
 			id = req.EntityID
 		}
-		if id == "" {
-			return nil, fault.In("entity_id", "is missing: this Vault token has no entity itself")
+		if id == "" && role.compiled.NeedsEntity() != "" {
+			return nil, fault.In("entity_id", "is missing: %s asks for an entity, and this Vault token has none itself", role.compiled.NeedsEntity())
 		}
 		entity, err := b.entity(id)
 		if err != nil {

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -83,6 +84,24 @@ func (e *roleEntry) compile(name string) (*role, error) {
 		return nil, err
 	}
 	return &role{name: name, entry: e, compiled: compiled}, nil
+}
+
+// compileAt is compile for a role that is being written. One that reads the
+// aliases of this mount keeps the mount's accessor: Vault tells it of a write, for
+// which it has routed an existence check before, and not of a read of creds/:role.
+func (e *roleEntry) compileAt(req *logical.Request, name string) (*role, error) {
+	e.MountAccessor = req.MountAccessor
+	ready, err := e.compile(name)
+	if err != nil {
+		return nil, userFault(err)
+	}
+	switch {
+	case !ready.compiled.ReadsAlias():
+		e.MountAccessor = ""
+	case e.MountAccessor == "":
+		return nil, errors.New("the request lacks the mount's accessor, by which the role is to tell the aliases of this mount from others")
+	}
+	return ready, nil
 }
 
 // userTTL is the role's user_ttl; 0 stands for the token's.

@@ -40,6 +40,8 @@ func (e *roleEntry) apply(req *logical.Request, d *framework.FieldData) error {
 	setString(d, "audience", &e.Audience)
 	setString(d, "alias_name_source", &e.AliasNameSource)
 	setString(d, "bound_expression", &e.BoundExpression)
+	setStrings(d, "bound_issuers", &e.BoundIssuers)
+	setStrings(d, "bound_aliases", &e.BoundAliases)
 	setString(d, "account", &e.Account)
 	setString(d, "user_template", &e.UserTemplate)
 	setString(d, "user_name", &e.UserName)

@@ -99,6 +99,14 @@ func roleFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeString,
 			Description: `CEL expression over claims, issuer, groups and now that must be true.`,
 		},
+		"bound_issuers": {
+			Type:        framework.TypeCommaStringSlice,
+			Description: `For a role of type vault: issuers, as globs, of which the alias that this mount gave the caller's entity must be of one. Default: the default issuer's alone, where the role reads the alias at all.`,
+		},
+		"bound_aliases": {
+			Type:        framework.TypeCommaStringSlice,
+			Description: `For a role of type vault: names, as globs, of which the alias that this mount gave the caller's entity must be one, without the "issuer:<name>:" that it begins with.`,
+		},
 		"account": {
 			Type:        framework.TypeString,
 			Description: `Name of the NATS account, written at jwt/:name, that the role's users belong to. Default: the default_account of config.`,

@@ -45,6 +45,8 @@ func (e *roleEntry) response() (map[string]any, error) {
 		"audience":             e.Audience,
 		"alias_name_source":    e.AliasNameSource,
 		"bound_expression":     e.BoundExpression,
+		"bound_issuers":        orEmpty(e.BoundIssuers),
+		"bound_aliases":        orEmpty(e.BoundAliases),
 		"account":              e.Account,
 		"user_template":        template,
 		"user_name":            e.UserName,

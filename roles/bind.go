@@ -20,7 +20,8 @@ const issuerPrefix = "issuer:"
 type Bound struct {
 	// Alias is the name of the entity alias: the user claim's value or the
 	// service account, prefixed with "issuer:<name>:" unless the issuer is the
-	// default one. For a role of type vault it is the entity's name.
+	// default one. For a role of type vault it is the entity's name, empty for a
+	// caller without an entity.
 	Alias string
 	// Groups are the names of the group aliases: the groups claim's values,
 	// prefixed as Alias is. A service account has none. For a role of type vault
@@ -34,14 +35,17 @@ type Bound struct {
 
 	claims map[string]any
 	entity Entity
+	alias  *ownAlias // of a role that reads it
 }
 
-// Entity is the caller's Vault entity, the identity of a role of type vault.
+// Entity is the caller's Vault entity, the identity of a role of type vault. A
+// Vault token that belongs to none has the zero Entity.
 type Entity struct {
 	ID       string
 	Name     string
 	Metadata map[string]string
 	Groups   []string // names
+	Aliases  []Alias  // of all mounts
 }
 
 // Bind checks an identity against the role's bindings: bound_subject,
@@ -84,16 +88,33 @@ func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 	return &b.Bound, b.errs
 }
 
-// BindEntity takes a Vault entity, for a role of type vault. Who may use such a
-// role is for Vault's policies to say; there is nothing else to bind.
+// BindEntity takes a Vault entity, for a role of type vault, or a token without
+// one if nothing of the role asks for it. Who may use such a role is for Vault's
+// policies to say first; bound_issuers and bound_aliases hold where these are
+// written too widely.
 func (c *Compiled) BindEntity(e Entity) (*Bound, error) {
+	b, errs := c.bindEntity(e)
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return b, nil
+}
+
+// bindEntity is BindEntity as bind is Bind.
+func (c *Compiled) bindEntity(e Entity) (*Bound, []error) {
 	switch {
 	case c.role.RoleType != TypeVault:
-		return nil, fmt.Errorf("a role of type %s needs a token of the issuer %q", c.role.RoleType, c.role.Issuer)
-	case e.ID == "" || e.Name == "":
-		return nil, errors.New("the caller's Vault token belongs to no entity")
+		return nil, []error{fmt.Errorf("a role of type %s needs a token of the issuer %q", c.role.RoleType, c.role.Issuer)}
+	case e.ID == "" && c.wantsEntity != "":
+		return nil, []error{fmt.Errorf("%s asks for the caller's Vault entity, and this Vault token has none", c.wantsEntity)}
+	case e.ID != "" && e.Name == "":
+		return nil, []error{errors.New("the caller's Vault entity has no name")}
 	}
-	return &Bound{Alias: e.Name, Groups: e.Groups, Metadata: map[string]string{}, entity: e}, nil
+	b := &binding{Bound: Bound{Alias: e.Name, Groups: e.Groups, Metadata: map[string]string{}, entity: e}}
+	if c.wantsAlias != "" {
+		c.bindAlias(b, &e)
+	}
+	return &b.Bound, b.errs
 }
 
 // A binding is a Bound in the making.

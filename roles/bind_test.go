@@ -299,7 +299,7 @@ func TestBindRefusesTheWrongKindOfIdentity(t *testing.T) {
 	_, err = v.Bind(token(t, `{}`), now)
 	require.ErrorContains(t, err, "takes no token")
 	_, err = v.BindEntity(Entity{})
-	require.ErrorContains(t, err, "no entity")
+	require.ErrorContains(t, err, "this Vault token has none")
 }
 
 // FuzzClaimPath compares the look-up with the library that the JWT method uses.

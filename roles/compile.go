@@ -38,6 +38,11 @@ type Compiled struct {
 
 	user     *userPlan
 	expected claims.Expected
+
+	// What of a role of type vault asks for the caller's entity, and for the alias
+	// that this mount gave it: a field or a placeholder. Empty if nothing does.
+	wantsEntity string
+	wantsAlias  string
 }
 
 // A mapping copies a claim to a metadata key.
@@ -53,7 +58,7 @@ func (r *Role) Compile() (*Compiled, error) {
 	c := &Compiled{role: *r}
 	c.role.SetDefaults()
 	for _, step := range []func() error{
-		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser,
+		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser, c.compileEntity,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -106,6 +111,8 @@ func (c *Compiled) checkApplicable() error {
 		{"bound_service_account_namespace_selector", r.BoundServiceAccountNamespaceSelector != "", []string{TypeKubernetes}},
 		{"audience", r.Audience != "", []string{TypeKubernetes}},
 		{"bound_expression", r.BoundExpression != "", []string{TypeJWT, TypeKubernetes}},
+		{"bound_issuers", len(r.BoundIssuers) > 0, []string{TypeVault}},
+		{"bound_aliases", len(r.BoundAliases) > 0, []string{TypeVault}},
 		{"user_key_proof", r.UserKeyProof, []string{TypeJWT, TypeKubernetes}}, // creds/:role demands it anyway
 	} {
 		if f.set && !slices.Contains(f.types, r.RoleType) {

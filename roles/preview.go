@@ -51,11 +51,8 @@ func (c *Compiled) Preview(p *claims.Profile, a Account, userPublicKey string, n
 
 // PreviewEntity is Preview for a role of type vault.
 func (c *Compiled) PreviewEntity(e Entity, a Account, userPublicKey string) *Preview {
-	b, err := c.BindEntity(e)
-	if err != nil {
-		return c.preview(nil, []error{err}, a, userPublicKey)
-	}
-	return c.preview(b, nil, a, userPublicKey)
+	b, errs := c.bindEntity(e)
+	return c.preview(b, errs, a, userPublicKey)
 }
 
 // preview renders for b, which may be nil or incomplete if there are errors.

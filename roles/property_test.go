@@ -79,6 +79,23 @@ func settings() map[string]setting {
 		"entity-id":       {"{{entity-id()}}", vaultRole(nil), withEntity(func(e *Entity, v string) { e.ID = v })},
 		"entity-metadata": {"{{entity-metadata(x)}}", vaultRole(nil), withEntity(func(e *Entity, v string) { e.Metadata = map[string]string{"x": v} })},
 		"groups":          {"{{groups()}}", vaultRole(nil), withEntity(func(e *Entity, v string) { e.Groups = []string{v} })},
+		"alias-name": {"{{alias-name()}}", aliasRole(nil), withEntity(func(e *Entity, v string) {
+			e.Aliases = []Alias{{Mount: otherAccessor, Name: "x"}, {Mount: accessor, Name: v}}
+		})},
+		"alias-name escaped": {"{{alias-name()|escape}}", aliasRole(nil), withEntity(func(e *Entity, v string) {
+			e.Aliases = []Alias{{Mount: accessor, Name: v}}
+		})},
+		"alias-name of another mount": {"{{alias-name(" + otherAccessor + ")}}", aliasRole(nil), withEntity(func(e *Entity, v string) {
+			e.Aliases = []Alias{{Mount: otherAccessor, Name: v}, {Mount: accessor, Name: "x"}}
+		})},
+		"alias-issuer": {"{{alias-issuer()}}", aliasRole(func(r *Role) { r.BoundIssuers = []string{"*"} }), withEntity(func(e *Entity, v string) {
+			if !strings.Contains(v, ":") { // which ends an issuer's name
+				e.Aliases = []Alias{{Mount: accessor, Name: "issuer:" + v + ":x"}}
+			}
+		})},
+		"alias-metadata": {"{{alias-metadata(service_account_name)}}", aliasRole(nil), withEntity(func(e *Entity, v string) {
+			e.Aliases = []Alias{serviceAccountAlias("uid-"+v, "ci", v, "uid-"+v)}
+		})},
 	}
 }
 

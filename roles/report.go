@@ -27,6 +27,7 @@ func (c *Compiled) Warnings(a *jwt.Account) []string {
 	warn(t.limits.Data != jwt.NoLimit, "data is set in user_template, but nats-server does not hold users to it")
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
+	c.warnOfAliases(warn)
 	for _, e := range t.openEnded() {
 		warn(true, fmt.Sprintf("%s of user_template is %q: nats-server lets those who may subscribe to it subscribe to all below it too; "+
 			"deny %q in sub to keep it to one token", e.place, e.source, e.subject()+".>"))
@@ -49,4 +50,16 @@ func (u *userTemplate) openEnded() []entry {
 		}
 	}
 	return open
+}
+
+// warnOfAliases warns where aliases of two issuers are taken for one, and of a
+// binding that holds nobody.
+func (c *Compiled) warnOfAliases(warn func(bool, string)) {
+	r := &c.role
+	several := len(r.BoundIssuers) > 1 || slices.ContainsFunc(r.BoundIssuers, func(glob string) bool { return strings.Contains(glob, "*") })
+	name := slices.IndexFunc(c.user.calls, func(call *call) bool { return call.function.name == "alias-name" && call.argument == "" })
+	issuer := slices.IndexFunc(c.user.calls, func(call *call) bool { return call.function.name == "alias-issuer" })
+	warn(several && name >= 0 && issuer < 0, "bound_issuers has several issuers, whose aliases of one name get the same of {{alias-name()}}: put {{alias-issuer()}} beside it")
+	warn(slices.ContainsFunc(r.BoundAliases, func(glob string) bool { return strings.HasPrefix(glob, issuerPrefix) }),
+		"bound_aliases has a value that begins with \"issuer:\": names are bound without that, and their issuers by bound_issuers")
 }

@@ -14,6 +14,7 @@
 //	{{account-name()}} {{account-subject()}} {{account-tag(key)}}
 //	{{claim(name)}} {{claim(/json/pointer)}} {{metadata(key)}}  roles of an issuer
 //	{{entity-name()}} {{entity-id()}} {{entity-metadata(key)}} {{groups()}}
+//	{{alias-name()}} {{alias-name(accessor)}} {{alias-issuer()}} {{alias-metadata(key)}}
 //	                                                         roles of type vault
 //
 // Each stands for one subject token, or for several where the value is a list:
@@ -85,6 +86,16 @@ type Role struct {
 
 	// Of both: a CEL expression that must hold; see [Compiled.Bind].
 	BoundExpression string `json:"bound_expression,omitempty"`
+
+	// Bindings of a role of type vault, to the alias that this mount gave the
+	// caller's entity: globs of its issuer and of its name without that. Without
+	// BoundIssuers a role that reads the alias takes those of the default issuer.
+	BoundIssuers []string `json:"bound_issuers,omitempty"`
+	BoundAliases []string `json:"bound_aliases,omitempty"`
+	// MountAccessor is what Vault calls this mount, by which its aliases are known.
+	// The caller fills it in before Compile where it is not stored; see
+	// [Compiled.ReadsAlias].
+	MountAccessor string `json:"mount_accessor,omitempty"`
 
 	// The NATS user.
 	Account      string `json:"account"`

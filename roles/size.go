@@ -33,6 +33,8 @@ func (c *Compiled) checkSizes() error {
 		{"bound_service_account_namespace_selector", len(r.BoundServiceAccountNamespaceSelector), maxSelector},
 		{"audience", len(r.Audience), maxField},
 		{"bound_expression", len(r.BoundExpression), maxExpression},
+		{"bound_issuers", sizeOfList(r.BoundIssuers), maxField},
+		{"bound_aliases", sizeOfList(r.BoundAliases), maxField},
 		{"account", len(r.Account), maxField},
 		{"user_template", len(r.UserTemplate), maxField},
 		{"user_name", len(r.UserName), maxField},

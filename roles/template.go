@@ -2,6 +2,7 @@ package roles
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -61,6 +62,7 @@ func (p place) String() string {
 type function struct {
 	name     string
 	argument string       // what its argument is; empty if it takes none
+	optional bool         // it can do without its argument
 	from     source       // where its value comes from
 	places   [places]bool // where it may stand
 }
@@ -80,18 +82,21 @@ const (
 // cannot stand where nats-server does the expanding; nor can a text use what is
 // rendered after it: name before tags before permissions.
 var functions = []*function{
-	{"name", "", fromUser, [places]bool{inTags: true, inPermissions: true, inScopedPermissions: true}},
-	{"subject", "", fromUser, everywhere},
-	{"tag", "a tag's key", fromUser, [places]bool{inPermissions: true, inScopedPermissions: true}},
-	{"account-name", "", fromAccount, everywhere},
-	{"account-subject", "", fromAccount, everywhere},
-	{"account-tag", "a tag's key", fromAccount, everywhere},
-	{"claim", "a claim's name or a JSON pointer", fromToken, notScoped},
-	{"metadata", "a metadata key", fromToken, notScoped},
-	{"entity-name", "", fromEntity, notScoped},
-	{"entity-id", "", fromEntity, notScoped},
-	{"entity-metadata", "a metadata key", fromEntity, notScoped},
-	{"groups", "", fromEntity, notScoped},
+	{name: "name", from: fromUser, places: [places]bool{inTags: true, inPermissions: true, inScopedPermissions: true}},
+	{name: "subject", from: fromUser, places: everywhere},
+	{name: "tag", argument: "a tag's key", from: fromUser, places: [places]bool{inPermissions: true, inScopedPermissions: true}},
+	{name: "account-name", from: fromAccount, places: everywhere},
+	{name: "account-subject", from: fromAccount, places: everywhere},
+	{name: "account-tag", argument: "a tag's key", from: fromAccount, places: everywhere},
+	{name: "claim", argument: "a claim's name or a JSON pointer", from: fromToken, places: notScoped},
+	{name: "metadata", argument: "a metadata key", from: fromToken, places: notScoped},
+	{name: "entity-name", from: fromEntity, places: notScoped},
+	{name: "entity-id", from: fromEntity, places: notScoped},
+	{name: "entity-metadata", argument: "a metadata key", from: fromEntity, places: notScoped},
+	{name: "groups", from: fromEntity, places: notScoped},
+	{name: "alias-name", argument: "the accessor of an auth mount", optional: true, from: fromEntity, places: notScoped},
+	{name: "alias-issuer", from: fromEntity, places: notScoped},
+	{name: "alias-metadata", argument: "a metadata key", from: fromEntity, places: notScoped},
 }
 
 var (
@@ -169,7 +174,7 @@ func (c *call) check(where place, roleType string) (fault string) {
 	f := c.function
 	switch {
 	case f.from == fromToken && roleType == TypeVault:
-		return fmt.Sprintf("%s(%s) reads a token, and a role of type vault has none: use entity-name(), entity-id(), entity-metadata(x) or groups()", f.name, c.argument)
+		return fmt.Sprintf("%s(%s) reads a token, and a role of type vault has none: use entity-name(), entity-id(), entity-metadata(x), groups(), alias-name(), alias-issuer() or alias-metadata(x)", f.name, c.argument)
 	case f.from == fromEntity && roleType != TypeVault:
 		return fmt.Sprintf("%s(%s) is only for roles of type vault: use claim(x) or metadata(x)", f.name, c.argument)
 	case !f.places[where]:
@@ -178,7 +183,7 @@ func (c *call) check(where place, roleType string) (fault string) {
 		return fmt.Sprintf("|escape may not stand in %s: nats-server does not know it", where)
 	case f.argument == "" && c.argument != "":
 		return fmt.Sprintf("%s() takes no argument", f.name)
-	case f.argument != "" && c.argument == "":
+	case f.argument != "" && c.argument == "" && !f.optional:
 		return fmt.Sprintf("%s(x) needs %s", f.name, f.argument)
 	}
 	switch f.name {
@@ -195,6 +200,16 @@ func (c *call) check(where place, roleType string) (fault string) {
 			return fmt.Sprintf("%s(%s): a tag's key has no colon and no space", f.name, c.argument)
 		}
 		c.argument = strings.ToLower(c.argument) // as nats-server looks it up
+	case "alias-name":
+		if c.argument != "" && !accessorForm.MatchString(c.argument) {
+			return fmt.Sprintf("alias-name(%s): %q is not the accessor of an auth mount, which begins with auth_: Vault tells a plugin of no mount's path, "+
+				"which may also come to be another mount's; vault read -field=accessor sys/auth/<path> has it", c.argument, c.argument)
+		}
+	case "alias-metadata":
+		if !slices.Contains(determinedMetadata, c.argument) {
+			return fmt.Sprintf("alias-metadata(%s): an alias's metadata is what its last login wrote, perhaps another job's: only %q are to be had, which follow from the alias",
+				c.argument, determinedMetadata)
+		}
 	}
 	return ""
 }

@@ -147,6 +147,12 @@ func (r *rendering) lookUp(c *call) (value, error) {
 		return present(r.bound.entity.Metadata, c.argument)
 	case "groups":
 		return value{many: append([]string{}, r.bound.Groups...)}, nil
+	case "alias-name":
+		return r.bound.aliasName(c.argument)
+	case "alias-issuer":
+		return r.bound.ofAlias(func(a *ownAlias) string { return a.issuer })
+	case "alias-metadata":
+		return r.bound.aliasMetadata(c.argument)
 	}
 	return value{}, fmt.Errorf("has no meaning") // functions and this switch name the same
 }

@@ -447,15 +447,22 @@ func TestTheCredentialsGuideRunsAsItStands(t *testing.T) {
 	e.role("dev", nil)
 	e.role("batch", fields{"signing_key": "role"})
 	batch := e.connect(e.login("batch", e.token(nil)).Creds)
-	blocks := e.guide("credentials.md", map[string]string{"nats-dev": e.mount + "-dev", "auth disable nats": "auth disable " + e.mount}).blocks("sh")
-	require.Len(t, blocks, 6)
-	login, leases, revokeLeases, named, printer, revoke := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4], blocks[5]
-	dir, job := t.TempDir(), "export CI_JOB_JWT="+e.token(nil)+"\n"
+	blocks := e.guide("credentials.md", map[string]string{
+		"nats-dev": e.mount + "-dev", "nats-pipeline": e.mount + "-pipeline", "auth disable nats": "auth disable " + e.mount,
+	}).blocks("sh")
+	require.Len(t, blocks, 7)
+	login, leases, reads, revokeLeases, named, printer, revoke := blocks[0], blocks[1], blocks[2], blocks[3], blocks[4], blocks[5], blocks[6]
+	dir, job := t.TempDir(), "export CI_JOB_JWT="+e.token(fields{"project_path": "acme/web.shop"})+"\n"
 
 	e.shell(dir, job+login)
 	byLogin, err := e.dial(nats.UserCredentials(dir + "/dev.creds"))
 	require.NoError(t, err)
 	require.Contains(t, e.shell(dir, job+leases), "lease_id")
+	e.shell(dir, job+reads)
+	byRead, err := e.dial(nats.UserCredentials(dir + "/project.creds"))
+	require.NoError(t, err)
+	byRead.publishes("ci.acme/web%2Eshop.new")
+	byRead.mayNotPublish("ci.acme/web.new")
 	e.shell(dir, named)
 	e.shell(dir, printer)
 	byFile, err := e.dial(nats.UserCredentials(dir + "/printer.creds"))

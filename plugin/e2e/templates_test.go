@@ -235,7 +235,7 @@ func TestTheRolesGuideRunsAsItStands(t *testing.T) {
 	e.account("orders", nil)
 	guide := e.guide("roles.md", map[string]string{})
 	blocks := guide.blocks("sh")
-	require.Len(t, blocks, 4)
+	require.Len(t, blocks, 5)
 	var printed strings.Builder
 	for _, block := range blocks {
 		printed.WriteString(e.shell(t.TempDir(), block))
