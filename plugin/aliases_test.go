@@ -259,3 +259,29 @@ func TestARoleInAScopeHasTheAliasInItsTags(t *testing.T) {
 	m.alias().Name = "issuer:_prod:x"
 	m.readRefused("batch", `"_prod" cannot begin the tag "by" of a scoped role`)
 }
+
+func TestAnAliasOfSeveralClaimsIsThatOfTheLoginAndItsCredentials(t *testing.T) {
+	m := newCredsMount(t)
+	named := map[string]any{"user_claim": "", "alias_name": "{{claim(project)}}:{{claim(sub)}}"}
+	m.role("dev", named)
+	req := m.request("", map[string]any{"role": "dev", "jwt": m.token(map[string]any{"sub": "a:b"})})
+	req.Path = "login"
+	login, err := m.HandleRequest(t.Context(), req)
+	require.NoError(t, err)
+	require.NoError(t, login.Error())
+	require.Equal(t, "web:a%3Ab", login.Auth.Alias.Name)
+	require.Equal(t, "web:a%253Ab", userClaims(t, login.Data["jwt"]).Name)
+	m.alias().Name = "web:runner"
+	m.lease("dev", map[string]any{"jwt": m.token(nil)})
+	m.refused("dev", map[string]any{"jwt": m.token(map[string]any{"project": "billing"})}, `jwt is of "billing:runner", which is not the workload`)
+	preview := m.write("role/dev/preview", map[string]any{"claims": map[string]any{"sub": "x"}})
+	require.Contains(t, preview["errors"], "the claim of {{claim(project)}} in alias_name is not in the token")
+
+	require.Equal(t, named["alias_name"], m.read("role/dev")["alias_name"])
+	m.restart()
+	require.Equal(t, named["alias_name"], m.read("role/dev")["alias_name"])
+	m.refuse(logical.UpdateOperation, "role/dev", map[string]any{"user_claim": "sub"}, "alias_name is set beside user_claim")
+	m.refuse(logical.UpdateOperation, "role/dev", map[string]any{"alias_name": "{{claim(a)}}{{claim(b)}}"}, "alias_name")
+	m.write("role/dev", map[string]any{"user_claim": "sub", "alias_name": ""})
+	require.Equal(t, "", m.read("role/dev")["alias_name"])
+}

@@ -25,6 +25,7 @@ func (e *roleEntry) apply(req *logical.Request, d *framework.FieldData) error {
 		e.BoundClaims = v.(map[string]any)
 	}
 	setString(d, "user_claim", &e.UserClaim)
+	setString(d, "alias_name", &e.AliasName)
 	setBool(d, "user_claim_json_pointer", &e.UserClaimJSONPointer)
 	setString(d, "groups_claim", &e.GroupsClaim)
 	if v, ok := d.GetOk("claim_mappings"); ok {

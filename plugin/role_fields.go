@@ -45,6 +45,10 @@ func roleFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeString,
 			Description: `Claim whose value becomes the name of the identity alias.`,
 		},
+		"alias_name": {
+			Type:        framework.TypeString,
+			Description: `Template of the identity alias's name, in place of user_claim, for several claims: {{claim(project_path)}}:{{claim(ref)}}. In each value the characters of the template's own text beside letters and digits are percent-encoded, so that no two combinations give the same name.`,
+		},
 		"user_claim_json_pointer": {
 			Type:        framework.TypeBool,
 			Description: `Take user_claim as a JSON pointer.`,

@@ -32,6 +32,7 @@ func (e *roleEntry) response() (map[string]any, error) {
 		"bound_claims_type":                e.BoundClaimsType,
 		"bound_claims":                     e.BoundClaims,
 		"user_claim":                       e.UserClaim,
+		"alias_name":                       e.AliasName,
 		"user_claim_json_pointer":          e.UserClaimJSONPointer,
 		"groups_claim":                     e.GroupsClaim,
 		"claim_mappings":                   e.ClaimMappings,

@@ -18,8 +18,8 @@ const issuerPrefix = "issuer:"
 
 // Bound is an identity that a role took.
 type Bound struct {
-	// Alias is the name of the entity alias: the user claim's value or the
-	// service account, prefixed with "issuer:<name>:" unless the issuer is the
+	// Alias is the name of the entity alias: the user claim's value, what
+	// alias_name spells or the service account, prefixed with "issuer:<name>:" unless the issuer is the
 	// default one. For a role of type vault it is the entity's name, empty for a
 	// caller without an entity.
 	Alias string
@@ -192,6 +192,13 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) (groups []string) 
 }
 
 func (c *Compiled) bindUser(b *binding, all map[string]any) error {
+	if c.aliasName != nil {
+		name, err := c.aliasName.render(all)
+		if err != nil {
+			return err
+		}
+		return b.setAlias(c.role.Issuer, name)
+	}
 	claim := c.role.UserClaim
 	switch value := c.userClaim.find(all).(type) {
 	case nil:

@@ -30,6 +30,7 @@ type Compiled struct {
 	role Role
 
 	userClaim  claimPath
+	aliasName  *aliasTemplate // instead of it, if not nil
 	groups     claimPath
 	mappings   []mapping
 	bound      []boundClaim
@@ -103,6 +104,7 @@ func (c *Compiled) checkApplicable() error {
 		{"bound_subject", r.BoundSubject != "", []string{TypeJWT}},
 		{"bound_claims", len(r.BoundClaims) > 0, []string{TypeJWT}},
 		{"user_claim", r.UserClaim != "", []string{TypeJWT}},
+		{"alias_name", r.AliasName != "", []string{TypeJWT}},
 		{"groups_claim", r.GroupsClaim != "", []string{TypeJWT}},
 		{"claim_mappings", len(r.ClaimMappings) > 0, []string{TypeJWT}},
 		{"max_age", r.MaxAge != 0, []string{TypeJWT}},
@@ -158,13 +160,19 @@ func (c *Compiled) compileBindings() error {
 // compileJWT makes the bindings of the JWT method ready.
 func (c *Compiled) compileJWT() error {
 	r := &c.role
-	if r.UserClaim == "" {
-		return badField("user_claim", "is required: the claim whose value becomes the alias")
+	switch {
+	case r.UserClaim == "" && r.AliasName == "":
+		return badField("user_claim", "is required: the claim whose value becomes the alias; or alias_name, for several claims")
+	case r.UserClaim != "" && r.AliasName != "":
+		return badField("alias_name", "is set beside user_claim, and one of them can name the alias: clear the other")
 	}
 	// Without user_claim_json_pointer a slash is part of the claim's name.
 	c.userClaim = claimPath{source: r.UserClaim}
-	var err error
-	if r.UserClaimJSONPointer {
+	err := c.compileAliasName()
+	if err != nil {
+		return err
+	}
+	if r.UserClaimJSONPointer && r.UserClaim != "" {
 		if c.userClaim, err = parseClaimPath(r.UserClaim); err != nil {
 			return badField("user_claim", "%q %s", r.UserClaim, err)
 		}

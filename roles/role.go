@@ -69,6 +69,7 @@ type Role struct {
 	BoundClaimsType      string            `json:"bound_claims_type,omitempty"`
 	BoundClaims          map[string]any    `json:"bound_claims,omitempty"`
 	UserClaim            string            `json:"user_claim,omitempty"`
+	AliasName            string            `json:"alias_name,omitempty"` // template over claims, in place of UserClaim
 	UserClaimJSONPointer bool              `json:"user_claim_json_pointer,omitempty"`
 	GroupsClaim          string            `json:"groups_claim,omitempty"`
 	ClaimMappings        map[string]string `json:"claim_mappings,omitempty"`    // claim -> metadata key

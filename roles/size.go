@@ -26,6 +26,7 @@ func (c *Compiled) checkSizes() error {
 		{"bound_subject", len(r.BoundSubject), maxField},
 		{"bound_claims", sizeOf(r.BoundClaims), maxField},
 		{"user_claim", len(r.UserClaim), maxField},
+		{"alias_name", len(r.AliasName), maxField},
 		{"groups_claim", len(r.GroupsClaim), maxField},
 		{"claim_mappings", sizeOfMappings(r.ClaimMappings), maxField},
 		{"bound_service_account_names", sizeOfList(r.BoundServiceAccountNames), maxField},

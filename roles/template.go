@@ -51,11 +51,12 @@ const (
 	inTags
 	inPermissions       // of a role whose permissions are written into the user JWT
 	inScopedPermissions // of a role whose permissions nats-server expands
+	inAliasName
 	places
 )
 
 func (p place) String() string {
-	return [places]string{"user_name", "tags", "permissions", "the permissions of a scoped role"}[p]
+	return [places]string{"user_name", "tags", "permissions", "the permissions of a scoped role", "alias_name"}[p]
 }
 
 // A function of the template language.
@@ -88,7 +89,7 @@ var functions = []*function{
 	{name: "account-name", from: fromAccount, places: everywhere},
 	{name: "account-subject", from: fromAccount, places: everywhere},
 	{name: "account-tag", argument: "a tag's key", from: fromAccount, places: everywhere},
-	{name: "claim", argument: "a claim's name or a JSON pointer", from: fromToken, places: notScoped},
+	{name: "claim", argument: "a claim's name or a JSON pointer", from: fromToken, places: [places]bool{inUserName: true, inTags: true, inPermissions: true, inAliasName: true}},
 	{name: "metadata", argument: "a metadata key", from: fromToken, places: notScoped},
 	{name: "entity-name", from: fromEntity, places: notScoped},
 	{name: "entity-id", from: fromEntity, places: notScoped},
@@ -100,7 +101,7 @@ var functions = []*function{
 }
 
 var (
-	everywhere = [places]bool{true, true, true, true}
+	everywhere = [places]bool{inUserName: true, inTags: true, inPermissions: true, inScopedPermissions: true}
 	notScoped  = [places]bool{inUserName: true, inTags: true, inPermissions: true}
 )
 
@@ -181,6 +182,8 @@ func (c *call) check(where place, roleType string) (fault string) {
 		return fmt.Sprintf("%s(%s) may not stand in %s", f.name, c.argument, where)
 	case c.escape && where == inScopedPermissions:
 		return fmt.Sprintf("|escape may not stand in %s: nats-server does not know it", where)
+	case c.escape && where == inAliasName:
+		return fmt.Sprintf("|escape may not stand in %s: its values are escaped as they are", where)
 	case f.argument == "" && c.argument != "":
 		return fmt.Sprintf("%s() takes no argument", f.name)
 	case f.argument != "" && c.argument == "" && !f.optional:

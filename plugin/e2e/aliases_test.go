@@ -123,6 +123,16 @@ func TestAPlainReadGivesAJobWhatItsAliasSpells(t *testing.T) {
 		client.SetToken(child.Auth.ClientToken)
 		require.Equal(t, e.mayPublish(job.client, "ci"), e.mayPublish(client, "ci"))
 	}
+
+	// A name of several claims is one whoever they are.
+	e.reader("branches", fields{"user_claim": nil, "alias_name": "{{claim(project)}}:{{claim(ref)}}"})
+	branch := e.login("branches", e.token(fields{"project": "acme/web", "ref": "fix/a:b"}))
+	require.Equal(t, "acme/web:fix/a%3Ab", e.alias(branch)["name"])
+	require.Equal(t, "ci.default.acme/web:fix/a%253Ab.>", e.mayPublish(branch.client, "ci"))
+	same := e.login("branches", e.token(fields{"project": "acme/web:fix/a", "ref": "b"}))
+	require.Equal(t, "acme/web%3Afix/a:b", e.alias(same)["name"])
+	require.NotEqual(t, branch.Auth.EntityID, same.Auth.EntityID)
+
 	e.cli("lease", "revoke", lease.LeaseID)
 	e.isCutOff(workload)
 	_, err = job.client.Logical().ReadWithDataWithContext(e.ctx(), e.path("creds/ci"), map[string][]string{"jwt": {e.token(nil)}})
