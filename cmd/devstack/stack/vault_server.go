@@ -153,21 +153,7 @@ func (v *Vault) StepDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = v.process.ready(ctx, func() error {
-		secret, err := client.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
-		if err != nil {
-			return err
-		}
-		config, _ := secret.Data["config"].(map[string]any)
-		nodes, _ := config["servers"].([]any)
-		for _, node := range nodes {
-			if node, _ := node.(map[string]any); node["voter"] != true {
-				return fmt.Errorf("node %v has no vote yet", node["node_id"])
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := v.waitForVotes(ctx, client); err != nil {
 		return err
 	}
 	return client.Sys().StepDownWithContext(ctx)
