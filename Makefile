@@ -9,6 +9,11 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 FUZZTIME ?= 10s
 
+# How long soak breaks a cluster, and the seed of the order in which it does, a new one if
+# empty.
+SOAK ?= 2m
+SEED ?=
+
 # OpenBao's program, for test-openbao.
 BAO ?= bao
 
@@ -20,7 +25,7 @@ SERVERS := vault nats-server kube-apiserver etcd
 MODULES := . plugin/client plugin/client/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test test-openbao bench fuzz model lint tools clean-tools devstack
+.PHONY: help build demo dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -60,8 +65,12 @@ test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao 
 	export VAULT_BIN="$$bao"; \
 	bin/devstack tools $(SERVERS); \
 	bin/devstack demo; \
-	$(GO) test -race -count=1 -timeout 30m -tags openbao ./cmd/devstack/... ./plugin/e2e; \
+	$(GO) test -race -count=1 -timeout 30m -tags openbao ./cmd/devstack/... ./plugin/e2e/...; \
 	cd plugin/client/e2e && $(GO) test -race -count=1 -timeout 30m ./...
+
+soak: devstack ## break a cluster under load for SOAK, which is 2m unless given, and show what came of it
+	bin/devstack tools vault nats-server
+	$(GO) test -count=1 -v -timeout 0 -run TestNoFaultOfACluster ./plugin/e2e/cluster -soak $(SOAK) $(addprefix -seed ,$(SEED))
 
 fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
 	@for file in $$(git grep -l '^func Fuzz' -- '*_test.go'); do \
