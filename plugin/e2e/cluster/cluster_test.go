@@ -82,12 +82,15 @@ type cluster struct {
 	servers []*stack.NATS
 	issuer  *stack.Issuer
 	mount   string // below auth/
+
+	mutex  sync.Mutex
+	frozen map[*stack.Vault]bool
 }
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	shared.mounts++
-	c := &cluster{t: t, vaults: sharedVaults(t), mount: fmt.Sprintf("nats-%d", shared.mounts)}
+	c := &cluster{t: t, vaults: sharedVaults(t), mount: fmt.Sprintf("nats-%d", shared.mounts), frozen: map[*stack.Vault]bool{}}
 	for _, vault := range c.vaults {
 		client, err := vault.Client()
 		require.NoError(t, err)
@@ -103,6 +106,7 @@ func startCluster(t *testing.T) *cluster {
 	for _, server := range c.servers {
 		t.Cleanup(func() { require.NoError(t, server.Close()) })
 	}
+	t.Cleanup(c.thawAll)
 
 	c.waitForLeader()
 	require.NoError(t, c.vaults[c.leader()].Enable(c.ctx(), c.mount))
@@ -156,7 +160,7 @@ func (c *cluster) leader() int {
 	leads := make([]bool, size)
 	var asked sync.WaitGroup
 	for i, vault := range c.vaults {
-		if !vault.Running() {
+		if !vault.Running() || c.isFrozen(vault) {
 			continue
 		}
 		asked.Go(func() { leads[i], _ = vault.Leads(context.Background()) })
@@ -187,6 +191,38 @@ func (c *cluster) waitForLeader(former ...int) int {
 		return err
 	})
 	return leader
+}
+
+// freeze suspends a Vault and its plugin until thaw.
+func (c *cluster) freeze(i int) {
+	c.t.Helper()
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	require.NoError(c.t, c.vaults[i].Freeze())
+	c.frozen[c.vaults[i]] = true
+}
+
+func (c *cluster) thaw(i int) {
+	c.t.Helper()
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	require.NoError(c.t, c.vaults[i].Thaw())
+	delete(c.frozen, c.vaults[i])
+}
+
+func (c *cluster) isFrozen(vault *stack.Vault) bool {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	return c.frozen[vault]
+}
+
+// thawAll leaves no Vault suspended, however the test ends.
+func (c *cluster) thawAll() {
+	for i, vault := range c.vaults {
+		if c.isFrozen(vault) {
+			c.thaw(i)
+		}
+	}
 }
 
 // path returns a path of the mount as Vault's API takes it.

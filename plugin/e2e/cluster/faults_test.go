@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"time"
@@ -31,6 +32,7 @@ var faults = []fault{
 	{name: "nothing", strike: func(r *trial) { r.goOn(calm) }},
 	{name: "the leader is killed", strike: killLeader, restarts: true},
 	{name: "the leader steps down", strike: stepDown, restarts: true},
+	{name: "the leader and its plugin stand still, and go on as a former one", strike: freezeLeader, restarts: true},
 	{name: "the plugin stands still", strike: freezePlugin},
 	{name: "the plugin is killed", strike: killPlugin, restarts: true},
 	{name: "the plugin is reloaded", strike: reloadPlugin, restarts: true},
@@ -71,6 +73,39 @@ func stepDown(r *trial) {
 	former := r.leader()
 	require.NoError(r.t, r.vaults[former].StepDown(r.ctx()))
 	r.waitForLeader(former)
+}
+
+// freezeLeader has the leader stand still with an account in hand that one server cannot
+// store, until another has taken over and all servers have what was changed meanwhile.
+func freezeLeader(r *trial) {
+	former := r.leader()
+	var name string
+	r.inQuiet(func() { name = r.revoker.current() })
+	id, _ := r.read("jwt/" + name)["public_key"].(string)
+	mend := block(r.t, r.servers[rand.IntN(size)], id)
+	r.waitFor("an account that is pending", func() error {
+		if r.read("jwt/" + name)["delivered"] == true {
+			return errors.New("it is delivered")
+		}
+		return nil
+	})
+	r.freeze(former)
+	leader := r.waitForLeader(former)
+	r.goOn(calm)
+	mend()
+	r.waitFor("nothing to be pending", func() error {
+		_, err := r.clients[leader].Logical().WriteWithContext(r.t.Context(), r.path("sync"), nil)
+		if err != nil {
+			return err
+		}
+		if entry, err := r.clients[leader].Logical().ReadWithContext(r.t.Context(), r.path("jwt/"+name)); err != nil || entry != nil && entry.Data["delivered"] != true {
+			return fmt.Errorf("account %s is pending (%v)", name, err)
+		}
+		return nil
+	})
+	r.thaw(former)
+	r.waitFor("the former leader to know it", func() error { return r.follows(former) })
+	r.last(time.Second)
 }
 
 // frozenPlugin is how long a plugin stands still whose Vault goes on.

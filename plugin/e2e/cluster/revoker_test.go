@@ -38,6 +38,15 @@ func (r *revoker) step() {
 	}
 }
 
+// current is the name of the account whose users are being revoked, or of the one before.
+// Nobody writes meanwhile.
+func (r *revoker) current() string {
+	if r.name == "" {
+		return r.former
+	}
+	return r.name
+}
+
 // logIn has one more good user.
 func (r *revoker) logIn() *user {
 	u, err := r.tryLogin(r.clients[r.at], r.name)
