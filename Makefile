@@ -3,9 +3,14 @@
 
 GO ?= go
 
-# What `vault plugin info` and the plugin's -version show.
-VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null || echo v0.1.0-dev)
+# What `vault plugin info` and the plugin's -version show, and the name of its file ends
+# in: Vault's catalog has a version for each, and a file that it runs must not change.
+VERSION ?= $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null || \
+	echo v0.1.0-dev.$$(git rev-list --count HEAD 2>/dev/null || echo 0))
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+# Where build puts the programs.
+BIN ?= bin
 
 FUZZTIME ?= 10s
 
@@ -35,10 +40,14 @@ help: ## show this text
 	@echo 'The servers come from PATH, from VAULT_BIN, NATS_SERVER_BIN, KUBE_APISERVER_BIN and'
 	@echo 'ETCD_BIN, or are built once into your cache folder, which takes minutes.'
 
-build: ## build the plugin and nsc-import into bin/: static, with version and commit stamped in
+build: ## build the plugin and nsc-import into bin/: static, the plugin with its version in its name
+	@rm -f $(BIN)/vault-plugin-auth-nats
 	CGO_ENABLED=0 $(GO) build -trimpath \
 		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT)' \
-		-o bin/ ./cmd/vault-plugin-auth-nats ./cmd/nsc-import
+		-o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nsc-import
+	@mv $(BIN)/vault-plugin-auth-nats $(BIN)/vault-plugin-auth-nats-$(VERSION)
+	@ln -s vault-plugin-auth-nats-$(VERSION) $(BIN)/vault-plugin-auth-nats
+	@echo 'built $(BIN)/vault-plugin-auth-nats-$(VERSION), which $(BIN)/vault-plugin-auth-nats links to'
 
 demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
 	bin/devstack demo

@@ -50,7 +50,7 @@ import (
 const patience = time.Minute
 
 // pluginVersion is stamped into the plugin under test.
-const pluginVersion = "v0.1.0-test"
+const pluginVersion = "v0.2.0-test"
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -110,10 +110,17 @@ func sharedVault(t *testing.T) *stack.Vault {
 func ownVault(t *testing.T, config stack.VaultConfig) *stack.Vault {
 	t.Helper()
 	program := shared.plugin(t)
+	vault := emptyVault(t, config)
+	require.NoError(t, vault.Install(t.Context(), program))
+	return vault
+}
+
+// emptyVault is ownVault without the plugin.
+func emptyVault(t *testing.T, config stack.VaultConfig) *stack.Vault {
+	t.Helper()
 	vault, err := stack.StartVault(buildContext(t), config)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, vault.Close()) })
-	require.NoError(t, vault.Install(t.Context(), program))
 	return vault
 }
 
@@ -170,6 +177,7 @@ type env struct {
 
 type options struct {
 	vault        *stack.Vault
+	enable       func(*env) // makes the mount
 	unconfigured bool
 	withoutNATS  bool
 	natsText     string
@@ -209,7 +217,11 @@ func start(t *testing.T, opts ...option) *env {
 	t.Cleanup(func() { require.NoError(t, e.issuer.Close()) })
 	e.nats = e.newNATS()
 
-	require.NoError(t, o.vault.Enable(e.ctx(), e.mount))
+	if o.enable != nil {
+		o.enable(e)
+	} else {
+		require.NoError(t, o.vault.Enable(e.ctx(), e.mount))
+	}
 	if o.vault == shared.vault {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)

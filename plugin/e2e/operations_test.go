@@ -81,8 +81,8 @@ func TestTheOperationsGuideRunsAsItStands(t *testing.T) {
 	e.runSection(page, dir, "Fetching accounts")
 
 	// A snapshot, what came after it, and the servers under what it holds.
-	blocks := page.section(t, "Backup, restore and upgrade").blocks("sh")
-	require.Len(t, blocks, 3)
+	blocks := page.section(t, "Backup and restore").blocks("sh")
+	require.Len(t, blocks, 2)
 	e.shell(dir, blocks[0])
 	before := e.read("jwt/orders")["jwt"]
 	e.account("late", nil)
@@ -109,9 +109,6 @@ func TestTheOperationsGuideRunsAsItStands(t *testing.T) {
 	require.Contains(t, e.files(e.nats), late)
 	e.write("sync", fields{"prune": true})
 	require.NotContains(t, e.files(e.nats), late)
-	e.shell(dir, blocks[2])
-	e.account("upgraded", nil)
-
 	e.movesFromNsc(dir)
 }
 
