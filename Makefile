@@ -1,5 +1,5 @@
 # Everything needs the Go toolchain, make and git; the tests also need gcc, for Go's
-# race detector. Run `make help`.
+# race detector, curl and jq. Run `make help`.
 
 GO ?= go
 
@@ -23,7 +23,7 @@ SEED ?=
 BAO ?= bao
 
 PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
-SERVERS := vault nats-server kube-apiserver etcd
+SERVERS := vault nats-server kube-apiserver etcd nats
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.

@@ -62,6 +62,11 @@ var (
 		dir: "testdata/servers/etcd", pkg: "go.etcd.io/etcd/server/v3", module: "go.etcd.io/etcd/server/v3",
 		min: version{3, 5, 0}, versionArgs: []string{"--version"},
 	}
+	NATSCLITool = Tool{
+		Name: "nats", Env: "NATS_BIN", Why: "the pipelines of docs/ci.md run it", Minutes: 2,
+		dir: "testdata/tools/nats", pkg: "github.com/nats-io/natscli/nats", module: "github.com/nats-io/natscli",
+		min: version{0, 2, 0}, versionArgs: []string{"--version"}, ldflags: "-X main.version=%s",
+	}
 	LintTool = Tool{
 		Name: "golangci-lint", Env: "GOLANGCI_LINT_BIN", Why: "it checks the code", Minutes: 4,
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
@@ -70,7 +75,7 @@ var (
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, LintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, LintTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
