@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 )
 
 // stabilization is how long a node has to be there before it gets a vote; ten seconds
@@ -15,21 +17,25 @@ const stabilization = "1s"
 
 // StartVaultCluster starts nodes that form a cluster on Raft, and returns when each has
 // a vote. The first is the leader, until something happens to it.
-func StartVaultCluster(ctx context.Context, size int, config VaultConfig) (nodes []*Vault, err error) {
-	defer func() {
-		if err != nil {
-			for _, node := range nodes {
-				err = errors.Join(err, node.Close())
-			}
-		}
-	}()
+func StartVaultCluster(ctx context.Context, size int, config VaultConfig) ([]*Vault, error) {
 	config.Storage = "raft"
 	leader, err := StartVault(ctx, config)
 	if err != nil {
 		return nil, err
 	}
-	nodes = append(nodes, leader)
-	client, err := leader.Client()
+	nodes := []*Vault{leader}
+	if nodes, err = leader.fillCluster(ctx, nodes, size); err != nil {
+		for _, node := range nodes {
+			err = errors.Join(err, node.Close())
+		}
+		return nil, err
+	}
+	return nodes, nil
+}
+
+// fillCluster adds nodes to the leader until there are as many as wanted.
+func (v *Vault) fillCluster(ctx context.Context, nodes []*Vault, size int) ([]*Vault, error) {
+	client, err := v.Client()
 	if err != nil {
 		return nodes, err
 	}
@@ -39,14 +45,24 @@ func StartVaultCluster(ctx context.Context, size int, config VaultConfig) (nodes
 	if err != nil {
 		return nodes, fmt.Errorf("have nodes vote soon: %w", err)
 	}
-	for range size - 1 {
-		node, err := leader.AddStandby(ctx)
-		if err != nil {
-			return nodes, err
-		}
-		nodes = append(nodes, node)
+	var mutex sync.Mutex
+	var adding errgroup.Group
+	for range size - len(nodes) {
+		adding.Go(func() error {
+			node, err := v.AddStandby(ctx)
+			if err != nil {
+				return err
+			}
+			mutex.Lock()
+			defer mutex.Unlock()
+			nodes = append(nodes, node)
+			return nil
+		})
 	}
-	return nodes, leader.waitForVotes(ctx, client)
+	if err := adding.Wait(); err != nil {
+		return nodes, err
+	}
+	return nodes, v.waitForVotes(ctx, client)
 }
 
 // waitForVotes returns when every node of the cluster has a vote: one that has joined

@@ -65,11 +65,16 @@ func sharedVaults(t *testing.T) []*stack.Vault {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute) // Vault may have to be built
 	defer cancel()
+	dir := t.TempDir()
+	var program string
+	var building errgroup.Group
+	building.Go(func() (err error) {
+		program, err = stack.BuildPlugin(ctx, dir, "v0.1.0-test")
+		return err
+	})
 	vaults, err := stack.StartVaultCluster(ctx, size, stack.VaultConfig{})
-	require.NoError(t, err)
 	shared.vaults = vaults
-	program, err := stack.BuildPlugin(ctx, vaults[0].PluginDir, "v0.1.0-test")
-	require.NoError(t, err)
+	require.NoError(t, errors.Join(err, building.Wait()))
 	require.NoError(t, vaults[0].Install(ctx, program))
 	return shared.vaults
 }
@@ -109,12 +114,7 @@ func startCluster(t *testing.T) *cluster {
 	t.Cleanup(c.thawAll)
 
 	c.waitForLeader()
-	require.NoError(t, c.vaults[c.leader()].Enable(c.ctx(), c.mount))
-	t.Cleanup(func() {
-		client := c.clients[c.leader()]
-		client.SetClientTimeout(patience) // its tokens are revoked first
-		require.NoError(t, client.Sys().DisableAuthWithContext(context.Background(), c.mount))
-	})
+	require.NoError(t, c.vaults[c.leader()].Enable(c.ctx(), c.mount)) // it goes with the Vaults
 	urls := make([]string, size)
 	for i, server := range c.servers {
 		urls[i] = server.URL
