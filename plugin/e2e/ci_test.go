@@ -19,11 +19,22 @@ import (
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
 
+// platforms are those of docs/ci.md, with the issuers that it has for them.
+var platforms = map[string]string{
+	"GitLab":         "https://gitlab.example.com",
+	"GitHub Actions": "https://token.actions.githubusercontent.com",
+	"Bitbucket":      "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc",
+	"CircleCI":       "https://oidc.circleci.com/org/0f7d5c3e-6e6f-4b57-9a0c-7d7a3a6b1c55",
+	"Buildkite":      "https://agent.buildkite.com",
+	"Azure DevOps":   "https://vstoken.dev.azure.com/0ca3ddd9-f0b0-4635-a98c-5866526961b6",
+	"Jenkins":        "https://jenkins.example.com/oidc",
+	"HCP Terraform":  "https://app.terraform.io",
+}
+
 // A pipeline is a section of docs/ci.md, and what its platform does for a job.
 type pipeline struct {
-	issuer  string // that the page has
 	claims  fields // of a job's token, in the shape that the platform documents
-	audited string // the alias
+	alias   string // of its login
 	subject string // that the job publishes to
 
 	// strangers are the claims of tokens that must be refused, with what names the reason.
@@ -42,26 +53,24 @@ var none = json.RawMessage("null")
 // documentation shows for a job of the main branch.
 var pipelines = map[string]pipeline{
 	"GitLab": {
-		issuer: "https://gitlab.example.com",
 		claims: with(gitlabClaims("project_path:acme/web.shop:ref_type:branch:ref:main"), fields{
 			"namespace_path": "acme", "project_path": "acme/web.shop",
 		}),
-		audited:   "acme/web.shop",
+		alias:     "acme/web.shop",
 		subject:   "orders.acme/web%2Eshop.new",
 		strangers: map[string]fields{"namespace_path": {"namespace_path": "other"}, "ref_protected": {"ref_protected": "false"}},
 		job: func(t *testing.T, file guide) (string, fields) {
-			job := parsed(t, file)["publish"].(fields)
+			job := at(t, parsed(t, file), "publish").(fields)
 			require.Equal(t, "vault", at(t, job, "id_tokens", "VAULT_ID_TOKEN", "aud"))
 			return lines(t, job, "script"), at(t, job, "variables").(fields)
 		},
 		platform: func(_ *testing.T, token, _ string) fields { return fields{"VAULT_ID_TOKEN": token} },
 	},
 	"GitHub Actions": {
-		issuer: "https://token.actions.githubusercontent.com",
 		claims: with(githubClaims("repo:acme/web.shop:ref:refs/heads/main"), fields{
 			"repository": "acme/web.shop", "repository_owner": "acme", "environment": nil,
 		}),
-		audited:   "acme/web.shop",
+		alias:     "acme/web.shop",
 		subject:   "orders.acme/web%2Eshop.new",
 		strangers: map[string]fields{"repository_owner_id": {"repository_owner_id": "66"}, "ref": {"ref": "refs/pull/3/merge"}},
 		job: func(t *testing.T, file guide) (string, fields) {
@@ -76,7 +85,6 @@ var pipelines = map[string]pipeline{
 		},
 	},
 	"Bitbucket": {
-		issuer: "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc",
 		claims: fields{
 			"sub":            "{8864cd24-449d-4441-8862-cf4fe8ad6caa}:{2a9d3e11-5b0c-4f0e-8d4e-0d5f6c1b7a90}:{d5ff2daf-063f-4c13-82fc-cb51af94c2cb}",
 			"aud":            "ari:cloud:bitbucket::workspace/e2b9cba7-4ecf-452c-bb1c-87add4084c99",
@@ -85,7 +93,7 @@ var pipelines = map[string]pipeline{
 			"pipelineUuid": "{805b0ca6-1086-4d23-b526-de1d38cf3706}", "stepUuid": "{d5ff2daf-063f-4c13-82fc-cb51af94c2cb}",
 			"deploymentEnvironmentUuid": "{2a9d3e11-5b0c-4f0e-8d4e-0d5f6c1b7a90}",
 		},
-		audited: "{8864cd24-449d-4441-8862-cf4fe8ad6caa}",
+		alias:   "{8864cd24-449d-4441-8862-cf4fe8ad6caa}",
 		subject: "orders.%7B8864cd24-449d-4441-8862-cf4fe8ad6caa%7D.new",
 		strangers: map[string]fields{
 			"deploymentEnvironmentUuid": {"deploymentEnvironmentUuid": nil},
@@ -100,7 +108,6 @@ var pipelines = map[string]pipeline{
 		platform: func(_ *testing.T, token, _ string) fields { return fields{"BITBUCKET_STEP_OIDC_TOKEN": token} },
 	},
 	"CircleCI": {
-		issuer: "https://oidc.circleci.com/org/0f7d5c3e-6e6f-4b57-9a0c-7d7a3a6b1c55",
 		claims: fields{
 			"sub":                           "org/0f7d5c3e-6e6f-4b57-9a0c-7d7a3a6b1c55/project/3d9f1c2a-7b1e-4c55-a1ce-5a0b6a3e9f10/user/9b2f0c5d-2f63-4b0d-8f0e-3c1c5f7d2a44",
 			"aud":                           "vault",
@@ -110,7 +117,7 @@ var pipelines = map[string]pipeline{
 			"oidc.circleci.com/vcs-ref":     "refs/heads/main",
 			"oidc.circleci.com/ssh-rerun":   false,
 		},
-		audited: "3d9f1c2a-7b1e-4c55-a1ce-5a0b6a3e9f10",
+		alias:   "3d9f1c2a-7b1e-4c55-a1ce-5a0b6a3e9f10",
 		subject: "orders.3d9f1c2a-7b1e-4c55-a1ce-5a0b6a3e9f10.new",
 		strangers: map[string]fields{
 			"ssh-rerun":  {"oidc.circleci.com/ssh-rerun": true},
@@ -128,7 +135,6 @@ var pipelines = map[string]pipeline{
 		},
 	},
 	"Buildkite": {
-		issuer: "https://agent.buildkite.com",
 		claims: fields{
 			"sub": "organization:acme:pipeline:web-shop:ref:refs/heads/main:commit:9f3182061f1e2cca4702c368cbc039b7dc9d4485:step:publish",
 			"aud": "vault", "jti": "0194b014-8517-7cef-b232-76a827315f08",
@@ -137,7 +143,7 @@ var pipelines = map[string]pipeline{
 			"job_id": "0184990a-477b-4fa8-9968-496074483cee", "agent_id": "0184990a-4782-42b5-afc1-16715b10b8ff",
 			"build_source": "webhook", "runner_environment": "self-hosted",
 		},
-		audited:   "web-shop",
+		alias:     "web-shop",
 		subject:   "orders.web-shop.new",
 		strangers: map[string]fields{"organization_slug": {"organization_slug": "other"}, "build_branch": {"build_branch": "feature"}},
 		job: func(t *testing.T, file guide) (string, fields) {
@@ -153,14 +159,13 @@ var pipelines = map[string]pipeline{
 		},
 	},
 	"Azure DevOps": {
-		issuer: "https://vstoken.dev.azure.com/0ca3ddd9-f0b0-4635-a98c-5866526961b6",
 		claims: fields{
 			"jti": "90b75b0a-61b6-4b71-ba6f-11107d95f4c5", "sub": "p://acme/shop/acme.web", "aud": "api://AzureADTokenExchange",
 			"org_id": "0ca3ddd9-f0b0-4635-a98c-5866526961b6", "prj_id": "271ef6f7-5998-4b0f-86fb-4b54d9129990", "def_id": "1",
 			"rpo_id": "acme/web", "rpo_uri": "https://github.com/acme/web.git",
 			"rpo_ver": "c291ea713801eb300054d353d279e7b02331f671", "rpo_ref": "refs/heads/main", "run_id": "5",
 		},
-		audited: "p://acme/shop/acme.web",
+		alias:   "p://acme/shop/acme.web",
 		subject: "orders.p://acme/shop/acme%2Eweb.new",
 		strangers: map[string]fields{
 			"prj_id": {"prj_id": "00000000-5998-4b0f-86fb-4b54d9129990"},
@@ -177,11 +182,10 @@ var pipelines = map[string]pipeline{
 		},
 	},
 	"Jenkins": {
-		issuer: "https://jenkins.example.com/oidc",
 		claims: fields{
 			"sub": "https://jenkins.example.com/job/acme/job/web/job/main/", "aud": "vault", "build_number": 12,
 		},
-		audited:   "https://jenkins.example.com/job/acme/job/web/job/main/",
+		alias:     "https://jenkins.example.com/job/acme/job/web/job/main/",
 		subject:   "orders.https://jenkins%2Eexample%2Ecom/job/acme/job/web/job/main/.new",
 		strangers: map[string]fields{"sub": {"sub": "https://jenkins.example.com/job/acme/job/web/job/PR-7/"}},
 		job: func(t *testing.T, file guide) (string, fields) {
@@ -208,54 +212,84 @@ func with(claims, changes fields) fields {
 	return claims
 }
 
-// Each pipeline of docs/ci.md, on a real Vault and nats-server: the page's commands trust the
-// platform, its file is parsed, and the commands of its job run with what the platform gives it.
+// ciPage is docs/ci.md with its commands run: a mount that trusts an issuer for each platform.
+type ciPage struct {
+	guide
+	issuers map[string]*stack.Issuer // by platform
+	watcher string                   // creds of one who sees all messages
+}
+
+func (e *env) ciPage() *ciPage {
+	e.t.Helper()
+	p := &ciPage{issuers: map[string]*stack.Issuer{}}
+	placeholders := map[string]string{
+		"https://vault.example.com:8200": e.vault.Addr, "nats://nats.example.com:4222": e.nats.URL,
+		"VAULT_AUTH_PATH: nats": "VAULT_AUTH_PATH: " + e.mount, "mount_point: nats": "mount_point: " + e.mount,
+		"path: nats\n": "path: " + e.mount + "\n", "TFC_VAULT_AUTH_PATH=nats": "TFC_VAULT_AUTH_PATH=" + e.mount,
+		"policy write nats-ci": "policy write " + e.mount, "token_policies=nats-ci": "token_policies=" + e.mount,
+	}
+	for platform, url := range platforms {
+		issuer, err := stack.StartIssuer(nil, "RS256")
+		require.NoError(e.t, err)
+		e.t.Cleanup(func() { require.NoError(e.t, issuer.Close()) })
+		p.issuers[platform], placeholders[url] = issuer, issuer.URL
+	}
+	p.guide = e.guide("ci.md", placeholders)
+	e.shell(e.t.TempDir(), strings.Join(p.blocks("sh"), "\n"))
+	e.role("watcher", fields{"user_template": `{"sub":{"allow":[">"]}}`})
+	p.watcher = e.login("watcher", e.token(nil)).Creds
+	return p
+}
+
+// token mints a job's token, with some claims changed.
+func (p *ciPage) token(t *testing.T, platform string, claims, changes fields) string {
+	t.Helper()
+	token, err := p.issuers[platform].Mint("RS256", with(claims, changes))
+	require.NoError(t, err)
+	return token
+}
+
+// role is the first that the commands of a section write.
+func (p *ciPage) role(t *testing.T, section string) string {
+	t.Helper()
+	found := regexp.MustCompile(`/role/(\S+)`).FindStringSubmatch(string(p.section(t, section)))
+	require.Len(t, found, 2)
+	return found[1]
+}
+
+// publishes runs a job's commands, which publish to a subject, and returns the folder that they ran in.
+func (e *env) publishes(p *ciPage, subject, commands string, variables fields, bin string) (dir string) {
+	e.t.Helper()
+	orders := e.connect(p.watcher).subscribes(subject)
+	dir = e.runJob(commands, variables, bin)
+	message, err := orders.NextMsg(patience)
+	require.NoError(e.t, err)
+	require.Equal(e.t, "two apples", string(message.Data))
+	return dir
+}
+
+// The pipelines of docs/ci.md, on a real Vault and nats-server: the page's commands trust the platforms,
+// each file is parsed, and the commands of its job run with what the platform gives it.
 func TestTheJobsOfThePipelinesPublishWhereTheirClaimsSay(t *testing.T) {
 	t.Parallel()
 	e := start(t)
-	issuers := map[string]*stack.Issuer{}
-	placeholders := map[string]string{"https://vault.example.com:8200": e.vault.Addr, "nats://nats.example.com:4222": e.nats.URL}
-	for name, pipeline := range pipelines {
-		issuer, err := stack.StartIssuer(nil, "RS256")
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, issuer.Close()) })
-		issuers[name], placeholders[pipeline.issuer] = issuer, issuer.URL
-	}
-	page := e.guide("ci.md", placeholders)
-	for _, command := range page.until("## What to bind").blocks("sh") {
-		e.shell(t.TempDir(), command)
-	}
-	e.role("watcher", fields{"user_template": `{"sub":{"allow":["orders.>"]}}`})
-	watcher := e.login("watcher", e.token(nil)).Creds
-	for name, pipeline := range pipelines {
-		t.Run(name, func(t *testing.T) {
+	p := e.ciPage()
+	for platform, pipeline := range pipelines {
+		t.Run(platform, func(t *testing.T) {
 			t.Parallel()
 			e := e.in(t)
-			section := page.section(t, name)
-			role := regexp.MustCompile(`role=(\S+)`).FindStringSubmatch(string(section))[1]
-			for _, command := range section.blocks("sh") {
-				e.shell(t.TempDir(), command)
-			}
-			token := func(changes fields) string {
-				token, err := issuers[name].Mint("RS256", with(pipeline.claims, changes))
-				require.NoError(t, err)
-				return token
-			}
-			require.Equal(t, "issuer:"+role+":"+pipeline.audited, e.alias(e.login(role, token(nil)))["name"])
+			role := p.role(t, platform)
+			token := p.token(t, platform, pipeline.claims, nil)
+			require.Equal(t, "issuer:"+role+":"+pipeline.alias, e.alias(e.login(role, token))["name"])
 			for reason, changes := range pipeline.strangers {
-				e.loginRefused(role, token(changes), reason)
+				e.loginRefused(role, p.token(t, platform, pipeline.claims, changes), reason)
 			}
 
 			bin := t.TempDir()
-			variables := pipeline.platform(t, token(nil), bin)
-			commands, own := pipeline.job(t, section)
+			variables := pipeline.platform(t, token, bin)
+			commands, own := pipeline.job(t, p.section(t, platform))
 			maps.Copy(variables, own)
-			orders := e.connect(watcher).subscribes(pipeline.subject)
-			dir := e.runJob(commands, variables, bin)
-			message, err := orders.NextMsg(patience)
-			require.NoError(t, err)
-			require.Equal(t, "two apples", string(message.Data))
-
+			dir := e.publishes(p, pipeline.subject, commands, variables, bin)
 			creds, err := os.ReadFile(filepath.Join(dir, "job.creds"))
 			require.NoError(t, err)
 			job := e.connect(string(creds))
@@ -263,6 +297,7 @@ func TestTheJobsOfThePipelinesPublishWhereTheirClaimsSay(t *testing.T) {
 			job.mayNotSubscribe("orders.>")
 		})
 	}
+	e.testReaders(p)
 }
 
 // runJob runs a job's commands as platforms do, in a folder that it returns: with the
@@ -287,11 +322,10 @@ func (e *env) runJob(commands string, variables fields, bin string) (dir string)
 }
 
 // parsed is the one YAML file of a section.
-func parsed(t *testing.T, section guide) fields {
+func parsed(t *testing.T, section guide) (file any) {
 	t.Helper()
 	blocks := section.blocks("yaml")
 	require.Len(t, blocks, 1)
-	var file fields
 	require.NoError(t, yaml.Unmarshal([]byte(blocks[0]), &file))
 	return file
 }

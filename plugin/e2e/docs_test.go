@@ -39,12 +39,6 @@ func (g guide) blocks(language string) []string {
 	return blocks
 }
 
-// until is what stands before a text.
-func (g guide) until(text string) guide {
-	before, _, _ := strings.Cut(string(g), text)
-	return guide(before)
-}
-
 // shell runs commands as a person does who has vault on PATH, and returns what they
 // printed. Variables of Vault's CLI can be left out of its environment.
 func (e *env) shell(dir, commands string, without ...string) string {
