@@ -58,23 +58,29 @@ func (e *env) environment(without ...string) []string {
 	})
 }
 
-// startAgent runs Vault Agent until the test ends; output returns what it has printed.
+// startAgent runs Vault Agent with the guide's configuration.
 func (g *agentGuide) startAgent() (output func() string) {
-	t := g.env.t
-	t.Helper()
-	config := filepath.Join(filepath.Dir(g.token), "agent.hcl")
+	g.env.t.Helper()
 	blocks := g.blocks("hcl")
-	require.Len(t, blocks, 1)
-	require.NoError(t, os.WriteFile(config, []byte(blocks[0]), 0o600))
-	log, err := os.Create(filepath.Join(filepath.Dir(g.token), "agent.log"))
+	require.Len(g.env.t, blocks, 1)
+	return g.env.startAgent(filepath.Dir(g.token), blocks[0])
+}
+
+// startAgent runs Vault Agent until the test ends; output returns what it has printed.
+func (e *env) startAgent(dir, text string) (output func() string) {
+	t := e.t
+	t.Helper()
+	config := filepath.Join(dir, "agent.hcl")
+	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
+	log, err := os.Create(filepath.Join(dir, "agent.log"))
 	require.NoError(t, err)
 	output = func() string {
 		text, err := os.ReadFile(log.Name())
 		require.NoError(t, err)
 		return string(text)
 	}
-	cmd := g.env.vault.Command(t.Context(), "agent", "-log-level=trace", "-config="+config)
-	cmd.Env = g.env.environment("VAULT_TOKEN", "VAULT_ADDR")
+	cmd := e.vault.Command(t.Context(), "agent", "-log-level=trace", "-config="+config)
+	cmd.Env = e.environment("VAULT_TOKEN", "VAULT_ADDR")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = patience
