@@ -136,12 +136,16 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 // initialize runs once the mount is loaded, and again after an unseal or a
 // plugin reload.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	if err := b.finish(ctx, req.Storage); err != nil {
+		b.Logger().Error("what a write has left half done is tried again in a minute", "error", err)
+	}
 	return b.startDelivery(ctx, req.Storage)
 }
 
 // periodic runs about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	return errors.Join(
+		b.finish(ctx, req.Storage),
 		b.startDelivery(ctx, req.Storage),
 		b.keepLead(ctx, req.Storage),
 		b.retireKeys(ctx, req.Storage),

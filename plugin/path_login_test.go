@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	natsjwt "github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store/storetest"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
@@ -240,18 +242,26 @@ func TestAScopedUserIsNeverSignedWithAPlainKey(t *testing.T) {
 		"from scoped to plain": {scoped, plain},
 		"from plain to scoped": {plain, scoped},
 	} {
-		t.Run(name, func(t *testing.T) {
-			m := newLoginMount(t, newWorkloads(t)[2])
-			m.write("role/dev", change[0])
-			m.storage.FailOn(func(operation, key string) bool { return operation == "put" && key == "role/dev" })
-			_, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "role/dev", Data: change[1], Storage: m.storage})
-			require.ErrorIs(t, err, storetest.ErrStorage)
-			m.storage.FailOn(nil)
-			resp, err := m.tryLogin(logical.UpdateOperation, nil)
-			require.True(t, err != nil || resp.IsError(), "a login between the two halves of the change was answered with a user")
-			m.write("role/dev", change[1])
-			m.login()
-		})
+		for half, fails := range map[string]string{"before the role": "role/dev", "after the role": "jwt/orders"} {
+			t.Run(name+", "+half, func(t *testing.T) {
+				m := newLoginMount(t, newWorkloads(t)[2])
+				m.write("role/dev", change[0])
+				m.storage.FailOn(func(operation, key string) bool { return operation == "put" && key == fails })
+				_, err := m.HandleRequest(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "role/dev", Data: change[1], Storage: m.storage})
+				require.ErrorIs(t, err, storetest.ErrStorage)
+				m.storage.FailOn(nil)
+				resp, err := m.tryLogin(logical.UpdateOperation, nil)
+				if err == nil && !resp.IsError() {
+					user := userClaims(t, resp.Data["jwt"])
+					named, err := m.chain.Named(t.Context(), m.storage, "orders")
+					require.NoError(t, err)
+					signer := slices.IndexFunc(named.Keys, func(key chain.SigningKey) bool { return key.PublicKey == user.Issuer })
+					require.Equal(t, user.HasEmptyPermissions(), named.Keys[signer].Scope != nil, "a login between the two halves of the change was answered with a user")
+				}
+				m.write("role/dev", change[1])
+				m.login()
+			})
+		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
 func (b *backend) pathsRole() []*framework.Path {
@@ -126,22 +125,17 @@ func (b *backend) changeRole(ctx context.Context, req *logical.Request, d *frame
 	if err := ready.compiled.CheckAccount(account.Claims); err != nil {
 		return nil, nil, userFault(err)
 	}
-	if err := b.storeRole(ctx, req.Storage, ready, stored); err != nil {
+	places, err := b.storeRole(ctx, req.Storage, ready, stored)
+	if err != nil {
 		return nil, nil, err
 	}
-	accounts, err := b.scopedAccounts(ctx, req.Storage, stored, entry)
+	accounts, err := b.scopedAccounts(ctx, req.Storage, places)
 	return ready, accounts, err
 }
 
 // scopedAccounts are the public keys of the accounts in which a role owns, or
 // owned, a signing key.
-func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, entries ...*roleEntry) ([]string, error) {
-	var places []place
-	for _, entry := range entries {
-		if entry != nil {
-			places = append(append(places, entry.place()), entry.Former...)
-		}
-	}
+func (b *backend) scopedAccounts(ctx context.Context, s logical.Storage, places []place) ([]string, error) {
 	var keys []string
 	for _, place := range places {
 		if !place.OwnsKey {
@@ -210,65 +204,6 @@ func checkLifetimes(entry *roleEntry, most time.Duration) error {
 	return nil
 }
 
-// storeRole writes the role, its own signing key and its place in the lists of
-// its account's and its issuer's users. What it leaves behind elsewhere is noted
-// in the role until it is cleared away, so that the next write or deletion mends
-// what a crash has left.
-func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role, stored *roleEntry) error {
-	name, entry := ready.name, ready.entry
-	if stored == nil || stored.place() != entry.place() {
-		if err := store.AccountOfRoles.Add(ctx, s, entry.Account, name); err != nil {
-			return err
-		}
-		if err := store.IssuerOfRoles.Add(ctx, s, entry.Issuer, name); err != nil {
-			return err
-		}
-		if stored != nil {
-			entry.Former = append(slices.Clip(entry.Former), stored.place())
-		}
-	}
-	if err := b.giveKey(ctx, s, ready); err != nil {
-		return err
-	}
-	err := store.Write(ctx, s, rolePrefix+name, entry)
-	b.roles.Forget(name)
-	if err != nil || len(entry.Former) == 0 {
-		return err
-	}
-	if err := b.clearFormer(ctx, s, name, entry); err != nil {
-		return err
-	}
-	cleared := *entry
-	cleared.Former = nil
-	err = store.Write(ctx, s, rolePrefix+name, &cleared)
-	b.roles.Forget(name)
-	return err
-}
-
-// clearFormer takes the role out of the accounts and issuers that it is not of
-// any more, and its key, which cuts off whom it signed.
-func (b *backend) clearFormer(ctx context.Context, s logical.Storage, name string, entry *roleEntry) error {
-	present := entry.place()
-	for _, former := range entry.Former {
-		if former.OwnsKey && (!present.OwnsKey || former.Account != present.Account) {
-			if err := b.chain.RemoveRoleKeys(ctx, s, former.Account, name); err != nil {
-				return err
-			}
-		}
-		if former.Account != present.Account {
-			if err := store.AccountOfRoles.Drop(ctx, s, former.Account, name); err != nil {
-				return err
-			}
-		}
-		if former.Issuer != present.Issuer {
-			if err := store.IssuerOfRoles.Drop(ctx, s, former.Issuer, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // roleWarnings are the things about a role that are allowed and rarely meant.
 func (b *backend) roleWarnings(r *role, account *chain.Account) []string {
 	warnings := r.compiled.Warnings(account.Claims)
@@ -324,56 +259,11 @@ func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *f
 func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) ([]string, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	stored, err := readRole(ctx, s, name)
-	if err != nil {
-		stored, err = b.unreadableRole(ctx, s, name)
-	}
-	if stored == nil || err != nil {
-		return nil, err
-	}
-	// The role itself goes after its key, so that deleting it again mends what a
-	// crash in between has left.
-	if err := b.clearFormer(ctx, s, name, stored); err != nil {
-		return nil, err
-	}
-	if stored.OwnsKey() {
-		if err := b.chain.RemoveRoleKeys(ctx, s, stored.Account, name); err != nil {
-			return nil, err
-		}
-	}
-	err = s.Delete(ctx, rolePrefix+name)
-	b.roles.Forget(name)
-	if err != nil {
-		return nil, fmt.Errorf("deleting role %q: %w", name, err)
-	}
-	if err := store.AccountOfRoles.Drop(ctx, s, stored.Account, name); err != nil {
-		return nil, err
-	}
-	if err := store.IssuerOfRoles.Drop(ctx, s, stored.Issuer, name); err != nil {
-		return nil, err
-	}
-	return b.scopedAccounts(ctx, s, stored)
-}
-
-// unreadableRole is a role whose entry cannot be read, for its deletion: it may be of
-// every place where it is listed.
-func (b *backend) unreadableRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, error) {
-	accounts, err := store.AccountOfRoles.UsedBy(ctx, s, name)
+	places, err := b.dropRole(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	issuers, err := store.IssuerOfRoles.UsedBy(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
-	found := newRoleEntry()
-	for _, account := range accounts {
-		found.Former = append(found.Former, place{Account: account, OwnsKey: true})
-	}
-	for _, issuer := range issuers {
-		found.Former = append(found.Former, place{Issuer: issuer})
-	}
-	return found, nil
+	return b.scopedAccounts(ctx, s, places)
 }
 
 const roleHelp = `

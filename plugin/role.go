@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	sockaddr "github.com/hashicorp/go-sockaddr"
@@ -32,10 +31,6 @@ type roleEntry struct {
 	MaxTTL     time.Duration                 `json:"max_ttl,omitempty"`
 	Period     time.Duration                 `json:"period,omitempty"`
 	BoundCIDRs []*sockaddr.SockAddrMarshaler `json:"bound_cidrs,omitempty"`
-
-	// Former are the places that the role has moved from and not been cleared out
-	// of yet.
-	Former []place `json:"former,omitempty"`
 }
 
 // place is where a role has left its marks: in its account's and its issuer's
@@ -48,12 +43,12 @@ type place struct {
 
 func (e *roleEntry) place() place { return place{e.Account, e.Issuer, e.OwnsKey()} }
 
-// roleDepends returns what says of a role, by name, whether it is of that place, or
-// has not been cleared out of it yet. One that cannot be read may be.
+// roleDepends returns what says of a role, by name, whether it is of that place. One
+// that cannot be read may be.
 func roleDepends(s logical.Storage, here func(place) bool) func(context.Context, string) bool {
 	return func(ctx context.Context, name string) bool {
 		entry, err := readRole(ctx, s, name)
-		return err != nil || entry != nil && (here(entry.place()) || slices.ContainsFunc(entry.Former, here))
+		return err != nil || entry != nil && here(entry.place())
 	}
 }
 
@@ -161,13 +156,4 @@ func (b *backend) setRoleType(ctx context.Context, s logical.Storage, entry *rol
 		return fault.In("role_type", "%q contradicts issuer %q, which is of kind %s", entry.RoleType, entry.Issuer, kind)
 	}
 	return nil
-}
-
-// giveKey makes the role's own signing key in its account what the role is now.
-// It comes before the role is stored, and may refuse it.
-func (b *backend) giveKey(ctx context.Context, s logical.Storage, role *role) error {
-	if !role.entry.OwnsKey() {
-		return nil
-	}
-	return b.chain.SetRoleKey(ctx, s, role.entry.Account, role.name, role.compiled.Scope())
 }

@@ -115,29 +115,35 @@ var errNoAccount = fault.In("account", "does not exist")
 func (c *Chain) changeAccount(ctx context.Context, s logical.Storage, name string, change func(*namedEntry) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stored, err := readNamed(ctx, s, name)
-	if err != nil {
-		return err
-	}
-	if stored == nil || stored.Type != TypeAccount {
-		return errNoAccount
-	}
-	entry := stored.clone()
-	if err := change(entry); err != nil {
-		return err
-	}
-	entry.noteRemoved(stored)
-	if same(stored, entry) {
-		return nil
-	}
-	if err := c.checkWayIn(ctx, s, stored, entry); err != nil {
-		return err
-	}
-	if err := c.checkAccount(ctx, s, name, entry); err != nil {
+	entry, err := c.planChange(ctx, s, name, change)
+	if entry == nil || err != nil {
 		return err
 	}
 	if err := noteRetiring(ctx, s, name, entry); err != nil {
 		return err
 	}
 	return c.storeAccount(ctx, s, name, entry)
+}
+
+// planChange is what change makes of an account, checked; nil if that is what it is.
+func (c *Chain) planChange(ctx context.Context, s logical.Storage, name string, change func(*namedEntry) error) (*namedEntry, error) {
+	stored, err := readNamed(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil || stored.Type != TypeAccount {
+		return nil, errNoAccount
+	}
+	entry := stored.clone()
+	if err := change(entry); err != nil {
+		return nil, err
+	}
+	entry.noteRemoved(stored)
+	if same(stored, entry) {
+		return nil, nil
+	}
+	if err := c.checkWayIn(ctx, s, stored, entry); err != nil {
+		return nil, err
+	}
+	return entry, c.checkAccount(ctx, s, name, entry)
 }

@@ -18,26 +18,51 @@ import (
 // signed with it would be refused, so it is replaced by a new one.
 func (c *Chain) SetRoleKey(ctx context.Context, s logical.Storage, accountName, role string, scope *jwt.UserPermissionLimits) error {
 	return c.changeAccount(ctx, s, accountName, func(entry *namedEntry) error {
-		if entry.External {
-			return entry.checkForeignScope(accountName, role, scope)
-		}
-		var template *jwt.UserScope
-		if scope != nil {
-			template = &jwt.UserScope{Kind: jwt.UserScopeType, Role: role, Template: *scope}
-		}
-		entry.Keys = slices.DeleteFunc(entry.Keys, func(key signingKey) bool {
-			return key.Role == role && (key.Scope == nil) != (template == nil)
-		})
-		for i := range entry.Keys {
-			if entry.Keys[i].Role == role {
-				entry.Keys[i].Scope = template
-			}
-		}
-		if entry.key(roleKey(role)) != nil {
+		return entry.setRoleKey(accountName, role, scope)
+	})
+}
+
+// CheckRoleKey says why SetRoleKey would be refused, and changes nothing.
+func (c *Chain) CheckRoleKey(ctx context.Context, s logical.Storage, accountName, role string, scope *jwt.UserPermissionLimits) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.planChange(ctx, s, accountName, func(entry *namedEntry) error {
+		return entry.setRoleKey(accountName, role, scope)
+	})
+	return err
+}
+
+// AddRoleKey is SetRoleKey where the role has no key in the account yet. Elsewhere it
+// does nothing.
+func (c *Chain) AddRoleKey(ctx context.Context, s logical.Storage, accountName, role string, scope *jwt.UserPermissionLimits) error {
+	return c.changeAccount(ctx, s, accountName, func(entry *namedEntry) error {
+		if entry.External || entry.key(roleKey(role)) != nil {
 			return nil
 		}
-		return entry.addRoleKey(role, template)
+		return entry.setRoleKey(accountName, role, scope)
 	})
+}
+
+func (e *namedEntry) setRoleKey(account, role string, scope *jwt.UserPermissionLimits) error {
+	if e.External {
+		return e.checkForeignScope(account, role, scope)
+	}
+	var template *jwt.UserScope
+	if scope != nil {
+		template = &jwt.UserScope{Kind: jwt.UserScopeType, Role: role, Template: *scope}
+	}
+	e.Keys = slices.DeleteFunc(e.Keys, func(key signingKey) bool {
+		return key.Role == role && (key.Scope == nil) != (template == nil)
+	})
+	for i := range e.Keys {
+		if e.Keys[i].Role == role {
+			e.Keys[i].Scope = template
+		}
+	}
+	if e.key(roleKey(role)) != nil {
+		return nil
+	}
+	return e.addRoleKey(role, template)
 }
 
 // checkForeignScope checks a role that is to have a signing key of its own in
