@@ -220,20 +220,24 @@ func (b *backend) writesAllowed() bool {
 	return b.System().LocalMount() || !state.HasState(consts.ReplicationPerformanceSecondary)
 }
 
-// storeIssuer makes the planned issuer the one of that name, with the keys that
-// it is known by. They say where they come from: were the entry not stored, the
-// issuer that stays would take from them no more than what is its own.
-func (b *backend) storeIssuer(ctx context.Context, s logical.Storage, name string, plan *issuerPlan) error {
-	var err error
-	if plan.keys != nil {
-		err = s.Put(ctx, &logical.StorageEntry{Key: issuerKeysPrefix + name, Value: plan.keys})
-	} else {
-		err = s.Delete(ctx, issuerKeysPrefix+name)
+// entries are what is stored of a planned issuer of that name: the keys that it is
+// known by ahead of itself. They say where they come from: were the issuer not stored,
+// the one that stays would take from them no more than what is its own.
+func (p *issuerPlan) entries(name string) ([]*logical.StorageEntry, error) {
+	entry, err := logical.StorageEntryJSON(issuerPrefix+name, p.after)
+	return []*logical.StorageEntry{{Key: issuerKeysPrefix + name, Value: p.keys}, entry}, err
+}
+
+// storeEntries stores what belongs to one write.
+func (b *backend) storeEntries(ctx context.Context, s logical.Storage, entries []*logical.StorageEntry) error {
+	ctx, done := store.Whole(ctx)
+	defer done()
+	for _, entry := range entries {
+		err := store.Put(ctx, s, entry)
+		b.forget(entry.Key)
+		if err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("replacing the last keys of issuer %q: %w", name, err)
-	}
-	err = store.Write(ctx, s, issuerPrefix+name, plan.after)
-	b.issuers.Forget(name)
-	return err
+	return nil
 }

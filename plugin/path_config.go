@@ -68,6 +68,9 @@ func configResponse() map[string]*framework.FieldSchema {
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.configuring.Lock()
 	defer b.configuring.Unlock()
+	if err := b.finishConfigFirst(ctx, req.Storage); err != nil {
+		return nil, err
+	}
 	issuer, err := b.planDefaultIssuer(ctx, req.Storage, d)
 	if err != nil {
 		return answer(err)
@@ -86,7 +89,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, d *fram
 	return resp, nil
 }
 
-// commitConfig stores the operator first: it is what may still be refused.
+// commitConfig stores the operator, and with it whatever else was given.
 func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framework.FieldData, issuer *issuerPlan) (map[string]any, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -94,12 +97,25 @@ func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framew
 	if err != nil {
 		return nil, err
 	}
+	var together, settings []*logical.StorageEntry
 	if issuer != nil {
 		if err := b.checkIssuerChange(ctx, s, defaultIssuer, issuer); err != nil {
 			return nil, err
 		}
+		if together, err = issuer.entries(defaultIssuer); err != nil {
+			return nil, err
+		}
 	}
-	operatorJWT, systemJWT, err := b.chain.CommitOperator(ctx, s, plan)
+	if settings, err = b.planSettings(ctx, s, d); err != nil {
+		return nil, err
+	}
+	if !plan.Changes() && (issuer == nil || settings == nil) { // one of them, by itself
+		if err := b.storeEntries(ctx, s, append(together, settings...)); err != nil {
+			return nil, err
+		}
+		together, settings = nil, nil
+	}
+	operatorJWT, systemJWT, err := b.chain.CommitOperator(ctx, s, plan, append(together, settings...), b.forget)
 	if err != nil {
 		return nil, err
 	}
@@ -107,29 +123,23 @@ func (b *backend) commitConfig(ctx context.Context, s logical.Storage, d *framew
 	if operatorJWT != "" {
 		data["operator_jwt"], data["system_account_jwt"] = operatorJWT, systemJWT
 	}
-	if issuer != nil {
-		if err := b.storeIssuer(ctx, s, defaultIssuer, issuer); err != nil {
-			return nil, err
-		}
-	}
-	return data, b.storeSettings(ctx, s, d)
+	return data, nil
 }
 
-// storeSettings changes the settings that were given.
-func (b *backend) storeSettings(ctx context.Context, s logical.Storage, d *framework.FieldData) error {
+// planSettings is what is stored of the settings if the write changes any.
+func (b *backend) planSettings(ctx context.Context, s logical.Storage, d *framework.FieldData) ([]*logical.StorageEntry, error) {
 	before, err := b.readSettings(ctx, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	after := *before
 	setString(d, "default_role", &after.DefaultRole)
 	setString(d, "default_account", &after.DefaultAccount)
 	if after == *before {
-		return nil
+		return nil, nil
 	}
-	err = store.Write(ctx, s, settingsKey, after)
-	b.settings.Forget(settingsKey)
-	return err
+	entry, err := logical.StorageEntryJSON(settingsKey, after)
+	return []*logical.StorageEntry{entry}, err
 }
 
 // planDefaultIssuer checks a write of the default issuer: nil if none of its

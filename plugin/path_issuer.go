@@ -76,6 +76,9 @@ func (b *backend) writeIssuerPath(ctx context.Context, req *logical.Request, d *
 
 	b.configuring.Lock()
 	defer b.configuring.Unlock()
+	if err := b.finishConfigFirst(ctx, req.Storage); err != nil {
+		return nil, err
+	}
 	plan, err := b.planIssuer(ctx, req.Storage, name, d)
 	if err != nil {
 		return answer(err)
@@ -85,7 +88,11 @@ func (b *backend) writeIssuerPath(ctx context.Context, req *logical.Request, d *
 	if err := b.checkIssuerChange(ctx, req.Storage, name, plan); err != nil {
 		return answer(err)
 	}
-	if err := b.storeIssuer(ctx, req.Storage, name, plan); err != nil {
+	entries, err := plan.entries(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.storeEntries(ctx, req.Storage, entries); err != nil {
 		return nil, err
 	}
 	return written(req, d, plan.warnings...), nil
@@ -125,6 +132,9 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 	defer b.configuring.Unlock()
 	b.writing.Lock()
 	defer b.writing.Unlock()
+	if err := b.finishConfig(ctx, req.Storage); err != nil {
+		return nil, err
+	}
 	using, err := store.IssuerOfRoles.Dependent(ctx, req.Storage, name, roleDepends(req.Storage, func(of place) bool { return of.Issuer == name }))
 	if err != nil {
 		return nil, err
@@ -132,6 +142,8 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 	if len(using) > 0 {
 		return answer(fault.In("name", "%q is the issuer of roles, which must go or change first: %s", name, fault.ShortList(using)))
 	}
+	ctx, done := store.Whole(ctx)
+	defer done()
 	err = errors.Join(
 		req.Storage.Delete(ctx, issuerPrefix+name),
 		req.Storage.Delete(ctx, issuerKeysPrefix+name),

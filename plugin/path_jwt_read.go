@@ -213,6 +213,9 @@ func (b *backend) deleteNamed(ctx context.Context, s logical.Storage, name strin
 	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
+	if err := b.finishConfig(ctx, s); err != nil {
+		return nil, err
+	}
 	roles, err := store.AccountOfRoles.Dependent(ctx, s, name, roleDepends(s, func(of place) bool { return of.Account == name }))
 	if err != nil {
 		return nil, err

@@ -67,6 +67,9 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 func (b *backend) writeNamed(ctx context.Context, s logical.Storage, name string, change chain.Change) (*chain.Named, bool, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
+	if err := b.finishConfig(ctx, s); err != nil {
+		return nil, false, err
+	}
 	change.Account.Check = func(account *jwt.Account) error { return b.checkRolesOf(ctx, s, name, account) }
 	return b.chain.Write(ctx, s, name, change)
 }

@@ -31,7 +31,7 @@ func newMount(t *testing.T) *mount {
 	})
 	plan, err := m.PlanOperator(t.Context(), m.storage, OperatorChange{})
 	require.NoError(t, err)
-	_, _, err = m.CommitOperator(t.Context(), m.storage, plan)
+	_, _, err = m.CommitOperator(t.Context(), m.storage, plan, nil, nil)
 	require.NoError(t, err)
 	orders, _, err := m.Write(t.Context(), m.storage, "orders", Change{Type: TypeAccount})
 	require.NoError(t, err)

@@ -22,6 +22,8 @@ type Deletion struct {
 func (c *Chain) Delete(ctx context.Context, s logical.Storage, name string, given Deletion) ([]string, error) {
 	// A user is revoked before it is deleted, so that a crash leaves none that is
 	// gone and let in; and after, for a JWT that a reader was given meanwhile.
+	ctx, done := store.Whole(ctx)
+	defer done()
 	stored, err := readNamed(ctx, s, name)
 	switch {
 	case err != nil && given.Force:

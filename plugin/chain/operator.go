@@ -60,6 +60,8 @@ type operatorEntry struct {
 	CAPEM               string   `json:"nats_ca_pem,omitempty"`
 	ClientCertPEM       string   `json:"nats_client_cert_pem,omitempty"`
 	ClientKeyPEM        string   `json:"nats_client_key_pem,omitempty"`
+
+	Unfinished *unfinished `json:"unfinished,omitempty"` // of the write that stored it; nil once that is done
 }
 
 // operatorKey signs account JWTs. It may be the identity key, where

@@ -7,50 +7,59 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
-// CommitOperator carries a plan out and returns the JWTs of the operator and the
-// system account, both empty without an operator. A new system account is stored
-// ahead of the operator that names it, so that a crash in between leaves an
-// account that the next write takes over, and not an operator without.
-func (c *Chain) CommitOperator(ctx context.Context, s logical.Storage, plan *OperatorPlan) (operatorJWT, systemJWT string, err error) {
+// CommitOperator carries a plan out, stores with it what else belongs to the same
+// write, and returns the JWTs of the operator and the system account, both empty
+// without an operator. If it fails after the operator is stored, Finish does the rest.
+func (c *Chain) CommitOperator(ctx context.Context, s logical.Storage, plan *OperatorPlan, together []*logical.StorageEntry, stored func(key string)) (operatorJWT, systemJWT string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ctx, done := store.Whole(ctx)
+	defer done()
 	now := time.Now()
 	after := plan.after
-	stored, err := c.operator(ctx, s)
+	present, err := c.operator(ctx, s)
 	switch {
 	case err != nil:
 		return "", "", err
-	case stored == nil && plan.before != nil, stored != nil && (plan.before == nil || !same(stored.entry, plan.before)):
+	case present == nil && plan.before != nil, present != nil && (plan.before == nil || !same(present.entry, plan.before)):
 		return "", "", errors.New("the operator was changed meanwhile: try again")
 	}
+	rest := unfinished{With: together}
 	if !after.None && after.SystemAccount == "" {
-		system, err := c.newSystemAccount(ctx, s, after, now)
-		if err != nil {
+		if rest.System, err = newSystemAccount(ctx, s, now); err != nil {
 			return "", "", err
 		}
-		after.SystemAccount = system.PublicKey
+		after.SystemAccount = rest.System.PublicKey
 	}
 	if !after.None {
 		if err := after.sign(now); err != nil {
 			return "", "", err
 		}
 	}
-	if err := c.storePlan(ctx, s, plan, now); err != nil || after.None {
+	if rest.System != nil || len(together) > 0 {
+		after.Unfinished = &rest
+	}
+	if err := c.storePlan(ctx, s, plan, now); err != nil {
+		return "", "", err
+	}
+	if err := c.finish(ctx, s, stored); err != nil || after.None {
 		return "", "", err
 	}
 	systemJWT, err = c.AccountJWT(ctx, s, after.SystemAccount)
 	return after.JWT, systemJWT, err
 }
 
+// Changes reports whether the plan makes another operator.
+func (p *OperatorPlan) Changes() bool { return p.before == nil || !same(p.before, p.after) }
+
 // storePlan stores the operator if it is another one. A key that came to sign
 // with a later operator_jwt is a rotation like any.
 func (c *Chain) storePlan(ctx context.Context, s logical.Storage, plan *OperatorPlan, now time.Time) error {
 	switch {
-	case plan.before != nil && same(plan.before, plan.after):
+	case !plan.Changes():
 		return nil
 	case plan.resigns():
 		plan.after.signsSince(now)
@@ -71,9 +80,9 @@ func (c *Chain) storeOperator(ctx context.Context, s logical.Storage, after *ope
 // first, so that a crash in between forgets none. What is delivered meanwhile is
 // of the former key, and does not count for the marker.
 func (c *Chain) storeNewSigner(ctx context.Context, s logical.Storage, after *operatorEntry, now time.Time) error {
-	whole, done := store.Whole(ctx)
+	ctx, done := store.Whole(ctx)
 	defer done()
-	ids, err := c.markAll(whole, s, now, func() error { return c.storeOperator(whole, s, after) })
+	ids, err := c.markAll(ctx, s, now, func() error { return c.storeOperator(ctx, s, after) })
 	if len(ids) > 0 {
 		c.deliver(context.WithoutCancel(ctx), s, false, ids...)
 	}
@@ -99,25 +108,4 @@ func (c *Chain) markAll(ctx context.Context, s logical.Storage, now time.Time, w
 // resigns reports whether the accounts of the operator get another signer.
 func (p *OperatorPlan) resigns() bool {
 	return p.before != nil && !p.before.None && p.before.live()[0].PublicKey != p.after.live()[0].PublicKey
-}
-
-// newSystemAccount stores a system account, or takes over the one of a first
-// write that did not get further.
-func (c *Chain) newSystemAccount(ctx context.Context, s logical.Storage, operator *operatorEntry, now time.Time) (*namedEntry, error) {
-	system, err := readNamed(ctx, s, systemAccountName)
-	if err != nil {
-		return nil, err
-	}
-	if system == nil {
-		if system, err = generateSystemAccount(now); err != nil {
-			return nil, err
-		}
-	}
-	if system.Type != TypeAccount || system.External {
-		return nil, fault.In("config", "needs the name %q for the system account, which jwt/%s has: delete it first", systemAccountName, systemAccountName)
-	}
-	of := changeOf{id: system.PublicKey, name: systemAccountName}
-	return system, c.changeUnder(ctx, s, operator, of, func(ctx context.Context) error {
-		return c.putNamed(ctx, s, systemAccountName, system)
-	})
 }

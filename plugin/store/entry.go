@@ -58,8 +58,16 @@ func Write(ctx context.Context, s logical.Storage, key string, value any) error 
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", key, err)
 	}
+	return Put(ctx, s, entry)
+}
+
+// Put stores an entry as it is; one without a value is deleted.
+func Put(ctx context.Context, s logical.Storage, entry *logical.StorageEntry) error {
+	if entry.Value == nil {
+		return Delete(ctx, s, entry.Key)
+	}
 	if err := s.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing %s: %w", key, err)
+		return fmt.Errorf("writing %s: %w", entry.Key, err)
 	}
 	return nil
 }
