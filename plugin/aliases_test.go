@@ -285,3 +285,34 @@ func TestAnAliasOfSeveralClaimsIsThatOfTheLoginAndItsCredentials(t *testing.T) {
 	m.write("role/dev", map[string]any{"user_claim": "sub", "alias_name": ""})
 	require.Equal(t, "", m.read("role/dev")["alias_name"])
 }
+
+func TestPoliciesFollowFromClaimsWhereTheRoleSaysSo(t *testing.T) {
+	m := newCredsMount(t)
+	m.role("dev", map[string]any{"token_policies": "orders,team/{{.project}}", "token_policies_template_claims": true})
+	login := func(project string) *logical.Response {
+		req := m.request("", map[string]any{"role": "dev", "jwt": m.token(map[string]any{"project": project})})
+		req.Path = "login"
+		resp, err := m.HandleRequest(t.Context(), req)
+		require.NoError(t, err)
+		return resp
+	}
+	require.Equal(t, []string{"orders", "team/web"}, login("web").Auth.Policies)
+	require.ErrorContains(t, login("web/admin").Error(), `token_policies[1] cannot be filled in: "web/admin" is not one segment of a policy's name: it has a "/"`)
+	require.ErrorContains(t, login("*").Error(), "token_policies[1]")
+	preview := m.write("role/dev/preview", map[string]any{"claims": map[string]any{"sub": "x", "project": "web"}})
+	require.Equal(t, []string{"orders", "team/web"}, preview["policies"])
+
+	require.Equal(t, true, m.read("role/dev")["token_policies_template_claims"])
+	m.restart()
+	require.Equal(t, true, m.read("role/dev")["token_policies_template_claims"])
+	require.Equal(t, []string{"orders", "team/web"}, login("web").Auth.Policies)
+	m.refuse(logical.UpdateOperation, "role/dev", map[string]any{"token_policies": "{{.project"}, "token_policies with token_policies_template_claims: [0]:1")
+	// Under its older name, too.
+	m.write("role/dev", map[string]any{"policies": "p-{{.project}}"})
+	require.Equal(t, []string{"p-web"}, login("web").Auth.Policies)
+	m.write("role/dev", map[string]any{"token_policies_template_claims": false})
+	require.Equal(t, []string{"p-{{.project}}"}, login("web").Auth.Policies)
+	require.Equal(t, false, m.read("role/dev")["token_policies_template_claims"])
+	m.refuse(logical.UpdateOperation, "role/v", map[string]any{"account": "orders", "role_type": "vault", "token_policies_template_claims": true},
+		"token_policies_template_claims is set, but a role of type vault has no use for it")
+}

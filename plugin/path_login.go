@@ -208,6 +208,7 @@ func (r *role) auth(bound *roles.Bound) *logical.Auth {
 		auth.GroupAliases = append(auth.GroupAliases, &logical.Alias{Name: group})
 	}
 	r.entry.PopulateTokenAuth(auth)
+	auth.Policies = bound.Policies
 	return auth
 }
 

@@ -63,6 +63,7 @@ func previewResponse() map[string]*framework.FieldSchema {
 		"alias":    {Type: framework.TypeString, Description: "Name of the identity alias."},
 		"groups":   {Type: framework.TypeStringSlice, Description: "Names of the group aliases."},
 		"metadata": {Type: framework.TypeMap, Description: "Metadata of the Vault token."},
+		"policies": {Type: framework.TypeStringSlice, Description: "Policies of the Vault token by the role's token_policies."},
 		"user":     {Type: framework.TypeMap, Description: "The user JWT's claims: name, and nats as in the JWT. Absent when the login would be refused."},
 		"subjects": {Type: framework.TypeSlice, Description: "For the user's name, each tag and each subject: its place in the template, the template's text, what it rendered to, and the value of each placeholder."},
 	}
@@ -177,6 +178,7 @@ func previewAnswer(preview *roles.Preview) (*logical.Response, error) {
 		"alias":    preview.Alias,
 		"groups":   orEmpty(preview.Groups),
 		"metadata": preview.Metadata,
+		"policies": orEmpty(preview.Policies),
 		"subjects": subjects,
 	}
 	if preview.NATS != nil {

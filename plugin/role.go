@@ -74,6 +74,7 @@ func (r *role) signer() chain.SignerName {
 
 func (e *roleEntry) compile(name string) (*role, error) {
 	e.Role.TokenBoundCIDRs = len(e.TokenParams.TokenBoundCIDRs) > 0
+	e.VaultPolicies = e.TokenPolicies
 	compiled, err := e.Role.Compile()
 	if err != nil {
 		return nil, err

@@ -47,6 +47,7 @@ func (e *roleEntry) apply(req *logical.Request, d *framework.FieldData) error {
 	setString(d, "user_template", &e.UserTemplate)
 	setString(d, "user_name", &e.UserName)
 	setSeconds(d, "user_ttl", &e.UserTTL)
+	setBool(d, "token_policies_template_claims", &e.TokenPoliciesTemplateClaims)
 	setBool(d, "scoped", &e.Scoped)
 	setString(d, "signing_key", &e.SigningKey)
 	setString(d, "user_key", &e.UserKey)

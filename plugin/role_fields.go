@@ -73,6 +73,10 @@ func roleFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeSignedDurationSecond,
 			Description: `How far the issuer's clock may be off, for all time claims, in seconds. 0 stands for 60; -1 turns it off.`,
 		},
+		"token_policies_template_claims": {
+			Type:        framework.TypeBool,
+			Description: `Take token_policies as templates over the token's claims, as OpenBao's JWT method does: project_{{.project_id}}. Each value that is filled in must be one segment of a policy's name; a policy that comes out empty is left out, and a claim that is not in the token refuses the login.`,
+		},
 		"max_age": {
 			Type:        framework.TypeDurationSecond,
 			Description: `How long ago the token's bearer may have been authenticated, in seconds: its "auth_time", else its "iat". 0 stands for no bound.`,

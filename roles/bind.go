@@ -33,6 +33,10 @@ type Bound struct {
 	// AliasMetadata is for the alias alone: the service account's annotations.
 	AliasMetadata map[string]string
 
+	// Policies are those of the Vault token: the role's token_policies, with claims
+	// filled in where they are templates.
+	Policies []string
+
 	claims map[string]any
 	entity Entity
 	alias  *ownAlias // of a role that reads it
@@ -72,7 +76,7 @@ func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 	case string(p.Kind) != c.role.RoleType:
 		return nil, []error{fmt.Errorf("the token is of an issuer of kind %s, but the role is of type %s", p.Kind, c.role.RoleType)}
 	}
-	b := &binding{Bound: Bound{claims: p.Claims}}
+	b := &binding{Bound: Bound{Policies: c.role.VaultPolicies, claims: p.Claims}}
 	var groups []string // as the issuer names them
 	if c.role.RoleType == TypeKubernetes {
 		c.bindServiceAccount(b, p.ServiceAccount)
@@ -178,6 +182,10 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) (groups []string) 
 	groups, err := c.claimedGroups(all)
 	b.check(err)
 	b.check(b.setGroups(r.Issuer, groups))
+	if c.role.TokenPoliciesTemplateClaims {
+		b.Policies, err = c.bindPolicies(all)
+		b.check(err)
+	}
 	b.Metadata = make(map[string]string, len(c.mappings)+4) // room for what the caller adds
 	for _, m := range c.mappings {
 		switch value := m.claim.find(all).(type) {

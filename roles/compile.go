@@ -36,6 +36,7 @@ type Compiled struct {
 	bound      []boundClaim
 	selector   labels.Selector
 	expression *expression
+	policies   []policyTemplate
 
 	user     *userPlan
 	expected claims.Expected
@@ -59,7 +60,7 @@ func (r *Role) Compile() (*Compiled, error) {
 	c := &Compiled{role: *r}
 	c.role.SetDefaults()
 	for _, step := range []func() error{
-		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compileUser, c.compileEntity,
+		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compilePolicies, c.compileUser, c.compileEntity,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -108,6 +109,7 @@ func (c *Compiled) checkApplicable() error {
 		{"groups_claim", r.GroupsClaim != "", []string{TypeJWT}},
 		{"claim_mappings", len(r.ClaimMappings) > 0, []string{TypeJWT}},
 		{"max_age", r.MaxAge != 0, []string{TypeJWT}},
+		{"token_policies_template_claims", r.TokenPoliciesTemplateClaims, []string{TypeJWT}},
 		{"bound_service_account_names", len(r.BoundServiceAccountNames) > 0, []string{TypeKubernetes}},
 		{"bound_service_account_namespaces", len(r.BoundServiceAccountNamespaces) > 0, []string{TypeKubernetes}},
 		{"bound_service_account_namespace_selector", r.BoundServiceAccountNamespaceSelector != "", []string{TypeKubernetes}},

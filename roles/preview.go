@@ -11,11 +11,12 @@ import (
 // A Preview shows what a role gives an identity, or every reason for which it
 // refuses it, without anything being issued.
 type Preview struct {
-	// Alias, Groups, Metadata and AliasMetadata are those of [Bound].
+	// Alias, Groups, Metadata, AliasMetadata and Policies are those of [Bound].
 	Alias         string
 	Groups        []string
 	Metadata      map[string]string
 	AliasMetadata map[string]string
+	Policies      []string
 	// Name is the user's name.
 	Name string
 	// NATS is the nats member of the user JWT. It is nil for an identity that
@@ -62,7 +63,7 @@ func (c *Compiled) preview(b *Bound, errs []error, a Account, userPublicKey stri
 		return preview
 	}
 	preview.Alias, preview.Groups = b.Alias, b.Groups
-	preview.Metadata, preview.AliasMetadata = b.Metadata, b.AliasMetadata
+	preview.Metadata, preview.AliasMetadata, preview.Policies = b.Metadata, b.AliasMetadata, b.Policies
 
 	r := c.user.render(b, a, userPublicKey)
 	preview.Name = r.name

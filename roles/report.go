@@ -28,6 +28,7 @@ func (c *Compiled) Warnings(a *jwt.Account) []string {
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
 	c.warnOfAliases(warn)
+	c.warnOfPolicies(warn)
 	for _, e := range t.openEnded() {
 		warn(true, fmt.Sprintf("%s of user_template is %q: nats-server lets those who may subscribe to it subscribe to all below it too; "+
 			"deny %q in sub to keep it to one token", e.place, e.source, e.subject()+".>"))

@@ -77,6 +77,8 @@ type Role struct {
 	NotBeforeLeeway      int64             `json:"not_before_leeway,omitempty"` // 0: the default, 150; negative: none
 	ClockSkewLeeway      int64             `json:"clock_skew_leeway,omitempty"` // 0: the default, 60; negative: none
 	MaxAge               int64             `json:"max_age,omitempty"`           // 0: no bound
+	// TokenPoliciesTemplateClaims says that VaultPolicies are templates.
+	TokenPoliciesTemplateClaims bool `json:"token_policies_template_claims,omitempty"`
 
 	// Bindings of a Kubernetes issuer's tokens.
 	BoundServiceAccountNames             []string `json:"bound_service_account_names,omitempty"`
@@ -115,6 +117,8 @@ type Role struct {
 	// counts as a bound value. The caller, who keeps the token_* fields, fills
 	// it in before Compile.
 	TokenBoundCIDRs bool `json:"-"`
+	// VaultPolicies are the role's token_policies, for which that holds too.
+	VaultPolicies []string `json:"-"`
 }
 
 // New returns a role with the defaults of its fields, so that a caller only

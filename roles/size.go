@@ -34,6 +34,7 @@ func (c *Compiled) checkSizes() error {
 		{"bound_service_account_namespace_selector", len(r.BoundServiceAccountNamespaceSelector), maxSelector},
 		{"audience", len(r.Audience), maxField},
 		{"bound_expression", len(r.BoundExpression), maxExpression},
+		{"token_policies", sizeOfList(r.VaultPolicies), maxField},
 		{"bound_issuers", sizeOfList(r.BoundIssuers), maxField},
 		{"bound_aliases", sizeOfList(r.BoundAliases), maxField},
 		{"account", len(r.Account), maxField},

@@ -314,3 +314,21 @@ func TestThisMountsAliasesMoveWithIt(t *testing.T) {
 	require.NotEqual(t, job.Auth.EntityID, stranger.Auth.EntityID)
 	moved.readRefused(stranger.client, "ci", "the caller's entity has no alias of this mount")
 }
+
+func TestPoliciesFollowFromClaims(t *testing.T) {
+	t.Parallel()
+	e := start(t, withoutNATS)
+	e.account("orders", nil)
+	e.role("dev", fields{"token_policies": "team/{{.project}},{{if eq .ref \"refs/heads/main\"}}main{{end}}", "token_policies_template_claims": true})
+	policies := func(project, ref string) any {
+		secret, err := e.login("dev", e.token(fields{"project": project, "ref": ref})).client.Auth().Token().LookupSelfWithContext(e.ctx())
+		require.NoError(t, err)
+		return secret.Data["policies"]
+	}
+	require.ElementsMatch(t, []any{"default", "team/web", "main"}, policies("web", "refs/heads/main"))
+	require.ElementsMatch(t, []any{"default", "team/web"}, policies("Web", "refs/heads/x"))
+	for _, project := range []string{"web/admin", "*", "../root", ""} {
+		e.loginRefused("dev", e.token(fields{"project": project, "ref": "x"}), "token_policies[0] cannot be filled in")
+	}
+	e.loginRefused("dev", e.token(fields{"project": "web"}), "token_policies[1]", "ref")
+}
