@@ -31,6 +31,13 @@ func startPair(t *testing.T) pair {
 	t.Helper()
 	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "raft"})))
 	e.account("orders", nil)
+	return e.withStandby()
+}
+
+// withStandby adds a standby to the mount's Vault.
+func (e *env) withStandby() pair {
+	t := e.t
+	t.Helper()
 	node, err := e.vault.AddStandby(e.ctx())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, node.Close()) })
@@ -43,6 +50,19 @@ func startPair(t *testing.T) pair {
 		return err
 	})
 	return pair{leader: e, standby: &standby}
+}
+
+// takeOver has the standby take over from the leader.
+func (p pair) takeOver() {
+	p.leader.t.Helper()
+	require.NoError(p.leader.t, p.leader.vault.StepDown(p.leader.ctx()))
+	p.standby.waitFor("the standby to take over", func() error {
+		health, err := p.standby.client.Sys().HealthWithContext(p.standby.ctx())
+		if err == nil && health.Standby {
+			return errors.New("still a standby")
+		}
+		return err
+	})
 }
 
 // Whoever asks a standby gets what the leader would give, also of what was written a
@@ -220,14 +240,7 @@ func TestAStandbyThatTakesOverDelivers(t *testing.T) {
 	t.Parallel()
 	p := startPair(t)
 	p.leader.role("dev", fields{"user_template": devTemplate})
-	require.NoError(t, p.leader.vault.StepDown(p.leader.ctx()))
-	p.standby.waitFor("the standby to take over", func() error {
-		health, err := p.standby.client.Sys().HealthWithContext(p.standby.ctx())
-		if err == nil && health.Standby {
-			return errors.New("still a standby")
-		}
-		return err
-	})
+	p.takeOver()
 	p.standby.account("billing", nil)
 	p.standby.role("billing", fields{"account": "billing", "user_template": devTemplate})
 	former := p.leader

@@ -75,10 +75,16 @@ func NewNATSCluster(size int) (cluster []*NATS, err error) {
 // Start starts the server with the text of a configuration, and returns when it takes
 // clients. It listens on loopback ports of its own, whatever the text says.
 func (n *NATS) Start(ctx context.Context, config string) error {
-	if err := os.WriteFile(n.configPath(), []byte(config), 0o600); err != nil {
+	if err := n.writeConfig(config); err != nil {
 		return err
 	}
 	return n.Restart(ctx)
+}
+
+// writeConfig adds the server's name to its configuration. With the name as a flag,
+// nats-server would refuse each reload as a change of it.
+func (n *NATS) writeConfig(config string) error {
+	return os.WriteFile(n.configPath(), fmt.Appendf(nil, "%s\nserver_name: %q\n", config, n.name), 0o600)
 }
 
 // Restart starts the server with its last configuration; one that runs is stopped first.
@@ -89,7 +95,7 @@ func (n *NATS) Restart(ctx context.Context) error {
 	}
 	n.process.stop()
 	args := append([]string{
-		"--config", n.configPath(), "--name", n.name, "--addr", "127.0.0.1",
+		"--config", n.configPath(), "--addr", "127.0.0.1",
 		"--port", strconv.Itoa(n.port), "--http_port", strconv.Itoa(n.monitorPort),
 	}, n.cluster...)
 	n.process, err = startProcess(n.Dir, "nats-server", nil, bin, args...)
@@ -178,7 +184,7 @@ func (n *NATS) Status(ctx context.Context, endpoint string, into any) error {
 
 // Reload has the server read a new configuration without a restart.
 func (n *NATS) Reload(config string) error {
-	if err := os.WriteFile(n.configPath(), []byte(config), 0o600); err != nil {
+	if err := n.writeConfig(config); err != nil {
 		return err
 	}
 	n.process.signal(syscall.SIGHUP)
