@@ -149,6 +149,34 @@ func TestAConnectionComesBackAfterAnOutageOfVault(t *testing.T) {
 	require.NotContains(t, errors.Join(errs...).Error(), "eyJ", "a token in an error")
 }
 
+// A reload of the plugin, as in an upgrade, ends the process of all its mounts: requests
+// of the others fail for a moment. Vault's clients would ask again; these do not.
+func TestConnectionsStayThroughReloadsOfThePlugin(t *testing.T) {
+	t.Parallel()
+	vault, err := stack.StartVault(t.Context(), stack.VaultConfig{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, vault.Close()) })
+	require.NoError(t, vault.Install(t.Context(), shared.program))
+	var services []*service
+	envs := []*env{start(t, vault, "one"), start(t, vault, "other")}
+	for _, e := range envs {
+		e.role("dev", nil)
+		for range 3 {
+			services = append(services, e.connect(e.client("dev")))
+		}
+	}
+	for range 5 {
+		for _, s := range services {
+			before, _ := s.seen()
+			envs[0].waitForReconnects(s, before+1)
+		}
+		require.NoError(t, vault.ReloadPlugin(envs[0].ctx()))
+	}
+	for _, s := range services {
+		envs[0].waitFor("a message", func() error { return s.delivered("orders.a") })
+	}
+}
+
 func TestTheTokenFileMayBeReplaced(t *testing.T) {
 	t.Parallel()
 	e := startShared(t)
