@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	natsjwt "github.com/nats-io/jwt/v2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
@@ -30,7 +31,7 @@ func (r *trial) converges() time.Duration {
 
 // agree returns nil if mount and servers do.
 func (r *trial) agree() error {
-	client := r.try()
+	client := r.asks()
 	list, err := client.Logical().ListWithContext(r.t.Context(), r.path("jwt"))
 	if err != nil {
 		return err
@@ -113,9 +114,13 @@ func (r *trial) check() {
 
 // readOrFind reads what has to be there.
 func (r *trial) readOrFind(path string) fields {
-	secret, err := r.try().Logical().ReadWithContext(r.t.Context(), r.path(path))
-	if err != nil || secret == nil {
-		r.finds(lost, "%s: %v", path, err)
+	var secret *api.Secret
+	r.waitFor("an answer at "+path, func() (err error) {
+		secret, err = r.asks().Logical().ReadWithContext(r.t.Context(), r.path(path))
+		return err
+	})
+	if secret == nil {
+		r.finds(lost, "%s", path)
 		return nil
 	}
 	return secret.Data

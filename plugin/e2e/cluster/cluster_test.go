@@ -113,8 +113,7 @@ func startCluster(t *testing.T) *cluster {
 	}
 	t.Cleanup(c.thawAll)
 
-	c.waitForLeader()
-	require.NoError(t, c.vaults[c.leader()].Enable(c.ctx(), c.mount)) // it goes with the Vaults
+	require.NoError(t, c.vaults[c.waitForLeader()].Enable(c.ctx(), c.mount)) // it goes with the Vaults
 	urls := make([]string, size)
 	for i, server := range c.servers {
 		urls[i] = server.URL
@@ -142,7 +141,7 @@ func (c *cluster) waitForServers() {
 		require.NoError(c.t, server.WaitForCluster(c.ctx()))
 	}
 	c.waitFor("the mount to be connected", func() error {
-		state, err := c.try().Logical().ReadWithContext(c.t.Context(), c.path("sync"))
+		state, err := c.asks().Logical().ReadWithContext(c.t.Context(), c.path("sync"))
 		switch {
 		case err != nil:
 			return err
@@ -228,24 +227,43 @@ func (c *cluster) thawAll() {
 // path returns a path of the mount as Vault's API takes it.
 func (c *cluster) path(below string) string { return "auth/" + c.mount + "/" + below }
 
-// try returns the client of the leader, or of any node while there is none.
-func (c *cluster) try() *api.Client { return c.clients[max(0, c.leader())] }
-
-// write writes to a path of the mount at the leader.
-func (c *cluster) write(path string, data fields) *api.Secret {
-	c.t.Helper()
-	secret, err := c.try().Logical().WriteWithContext(c.t.Context(), c.path(path), data)
-	require.NoError(c.t, err)
-	return secret
+// asks returns the client of the leader, or of any node that answers while there is none.
+func (c *cluster) asks() *api.Client {
+	if leader := c.leader(); leader >= 0 {
+		return c.clients[leader]
+	}
+	for i, vault := range c.vaults {
+		if vault.Running() && !c.isFrozen(vault) {
+			return c.clients[i]
+		}
+	}
+	return c.clients[0]
 }
 
-// read reads a path of the mount, at which there must be something, at the leader.
-func (c *cluster) read(path string) fields {
+// write writes to a path of the mount, again if no node leads just then.
+func (c *cluster) write(path string, data fields) {
 	c.t.Helper()
-	secret, err := c.try().Logical().ReadWithContext(c.t.Context(), c.path(path))
-	require.NoError(c.t, err)
-	require.NotNil(c.t, secret, "nothing at %s", path)
-	return secret.Data
+	c.waitFor("a write of "+path, func() error {
+		_, err := c.asks().Logical().WriteWithContext(c.t.Context(), c.path(path), data)
+		return err
+	})
+}
+
+// read reads a path of the mount, at which there must be something.
+func (c *cluster) read(path string) (data fields) {
+	c.t.Helper()
+	c.waitFor("a read of "+path, func() error {
+		secret, err := c.asks().Logical().ReadWithContext(c.t.Context(), c.path(path))
+		switch {
+		case err != nil:
+			return err
+		case secret == nil:
+			return errors.New("there is nothing")
+		}
+		data = secret.Data
+		return nil
+	})
+	return data
 }
 
 // send makes a request that changes something. It was acknowledged if the error is nil: the

@@ -62,7 +62,7 @@ func (r *trial) last(d time.Duration) {
 }
 
 func killLeader(r *trial) {
-	former := r.leader()
+	former := r.waitForLeader()
 	r.vaults[former].Kill()
 	r.waitForLeader(former)
 	r.goOn(calm)
@@ -70,7 +70,7 @@ func killLeader(r *trial) {
 }
 
 func stepDown(r *trial) {
-	former := r.leader()
+	former := r.waitForLeader()
 	require.NoError(r.t, r.vaults[former].StepDown(r.ctx()))
 	r.waitForLeader(former)
 }
@@ -78,52 +78,66 @@ func stepDown(r *trial) {
 // freezeLeader has the leader stand still with an account in hand that one server cannot
 // store, until another has taken over and all servers have what was changed meanwhile.
 func freezeLeader(r *trial) {
-	former := r.leader()
+	former := r.waitForLeader()
 	var name string
-	r.inQuiet(func() { name = r.revoker.current() })
-	id, _ := r.read("jwt/" + name)["public_key"].(string)
-	mend := block(r.t, r.servers[rand.IntN(size)], id)
+	var mend func()
+	r.inQuiet(func() {
+		name = r.revoker.current()
+		mend = block(r.t, r.servers[rand.IntN(size)], r.ledger.accounts[name].id)
+	})
 	r.waitFor("an account that is pending", func() error {
-		if r.read("jwt/" + name)["delivered"] == true {
-			return errors.New("it is delivered")
+		if entry, err := r.entry(name); err != nil || entry["delivered"] == true {
+			return fmt.Errorf("it is delivered (%v)", err)
 		}
 		return nil
 	})
 	r.freeze(former)
-	leader := r.waitForLeader(former)
+	r.waitForLeader(former)
 	r.goOn(calm)
 	mend()
-	r.waitFor("nothing to be pending", func() error {
-		_, err := r.clients[leader].Logical().WriteWithContext(r.t.Context(), r.path("sync"), nil)
-		if err != nil {
-			return err
-		}
-		if entry, err := r.clients[leader].Logical().ReadWithContext(r.t.Context(), r.path("jwt/"+name)); err != nil || entry != nil && entry.Data["delivered"] != true {
-			return fmt.Errorf("account %s is pending (%v)", name, err)
-		}
-		return nil
-	})
+	r.waitFor("nothing to be pending", func() error { return r.delivers(name) })
 	r.thaw(former)
 	r.waitFor("the former leader to know it", func() error { return r.follows(former) })
 	r.last(time.Second)
+}
+
+// entry reads an account; there is nothing in it if there is none.
+func (r *trial) entry(name string) (fields, error) {
+	secret, err := r.asks().Logical().ReadWithContext(r.t.Context(), r.path("jwt/"+name))
+	if secret == nil || err != nil {
+		return nil, err
+	}
+	return secret.Data, nil
+}
+
+// delivers has an account delivered now, and returns nil if it is, or is gone.
+func (r *trial) delivers(name string) error {
+	if _, err := r.asks().Logical().WriteWithContext(r.t.Context(), r.path("sync"), nil); err != nil {
+		return err
+	}
+	entry, err := r.entry(name)
+	if entry != nil && entry["delivered"] != true {
+		return fmt.Errorf("account %s is pending", name)
+	}
+	return err
 }
 
 // frozenPlugin is how long a plugin stands still whose Vault goes on.
 const frozenPlugin = 2 * time.Second
 
 func freezePlugin(r *trial) {
-	leader := r.vaults[r.leader()]
+	leader := r.vaults[r.waitForLeader()]
 	require.NoError(r.t, leader.SignalPlugins(syscall.SIGSTOP))
 	r.last(frozenPlugin)
 	require.NoError(r.t, leader.SignalPlugins(syscall.SIGCONT))
 }
 
 func killPlugin(r *trial) {
-	require.NoError(r.t, r.vaults[r.leader()].SignalPlugins(syscall.SIGKILL))
+	require.NoError(r.t, r.vaults[r.waitForLeader()].SignalPlugins(syscall.SIGKILL))
 }
 
 func reloadPlugin(r *trial) {
-	require.NoError(r.t, r.vaults[r.leader()].ReloadPlugin(r.ctx()))
+	require.NoError(r.t, r.vaults[r.waitForLeader()].ReloadPlugin(r.ctx()))
 }
 
 func killServer(r *trial) {
@@ -153,10 +167,7 @@ func stopServers(r *trial) {
 // other, to know the key of the operator's next rotation.
 func rotateKeys(r *trial) {
 	for _, path := range []string{"config/rotate", "jwt/" + steady + "/rotate", "jwt/SYS/rotate"} {
-		r.waitFor("the rotation of "+path, func() error {
-			_, err := r.try().Logical().WriteWithContext(r.ctx(), r.path(path), nil)
-			return err
-		})
+		r.write(path, nil)
 	}
 	r.goOn(calm)
 	r.startServers()
@@ -167,12 +178,17 @@ func restoreSnapshot(r *trial) {
 	var snapshot bytes.Buffer
 	var then *ledger
 	r.inQuiet(func() {
-		require.NoError(r.t, r.try().Sys().RaftSnapshotWithContext(r.ctx(), &snapshot))
+		r.waitFor("a snapshot", func() error {
+			snapshot.Reset()
+			return r.asks().Sys().RaftSnapshotWithContext(r.t.Context(), &snapshot)
+		})
 		then = r.ledger.copy()
 	})
 	r.goOn(calm)
 	r.inQuiet(func() {
-		require.NoError(r.t, r.try().Sys().RaftSnapshotRestoreWithContext(r.ctx(), &snapshot, false))
+		r.waitFor("the snapshot to be restored", func() error {
+			return r.asks().Sys().RaftSnapshotRestoreWithContext(r.t.Context(), bytes.NewReader(snapshot.Bytes()), false)
+		})
 		r.ledger.become(then)
 		r.revoker.name, r.revoker.former = "", ""
 		r.waitForLeader()

@@ -38,13 +38,15 @@ func (r *revoker) step() {
 	}
 }
 
-// current is the name of the account whose users are being revoked, or of the one before.
-// Nobody writes meanwhile.
+// current is the name of the account whose users are being revoked, or of one that is
+// there while none is. Nobody writes meanwhile.
 func (r *revoker) current() string {
-	if r.name == "" {
-		return r.former
+	for _, name := range []string{r.name, r.former} {
+		if _, certain := r.ledger.accounts[name]; certain {
+			return name
+		}
 	}
-	return r.name
+	return steady
 }
 
 // logIn has one more good user.

@@ -62,7 +62,7 @@ const sampleEvery = 2 * time.Second
 // sample takes the figures of the leader's plugin until end is called.
 func (r *trial) sample() (end func() []figures) {
 	r.t.Helper()
-	plugins, err := r.vaults[r.leader()].PluginProcesses()
+	plugins, err := r.vaults[r.waitForLeader()].PluginProcesses()
 	require.NoError(r.t, err)
 	require.Len(r.t, plugins, 1)
 	ctx, cancel := context.WithCancel(context.Background())

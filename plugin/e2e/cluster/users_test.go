@@ -66,7 +66,7 @@ func (c *cluster) tryLogin(client *api.Client, role string) (*user, error) {
 
 func (c *cluster) login(role string) *user {
 	c.t.Helper()
-	u, err := c.tryLogin(c.try(), role)
+	u, err := c.tryLogin(c.asks(), role)
 	require.NoError(c.t, err)
 	return u
 }
