@@ -62,13 +62,17 @@ func (t Tool) build(ctx context.Context, moduleDir, version, reason string) (str
 	return path, nil
 }
 
-// pinSum tells apart programs of one version that were built from other pins, flags
-// or for another machine.
+// pinSum tells apart programs of one version that were built from other pins, sources
+// or flags, or for another machine.
 func pinSum(moduleDir, ldflags string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, runtime.GOOS, runtime.GOARCH, ldflags)
-	for _, name := range []string{"go.mod", "go.sum"} {
-		text, err := os.ReadFile(filepath.Join(moduleDir, name))
+	sources, err := filepath.Glob(filepath.Join(moduleDir, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range append([]string{filepath.Join(moduleDir, "go.mod"), filepath.Join(moduleDir, "go.sum")}, sources...) {
+		text, err := os.ReadFile(name)
 		if err != nil {
 			return "", err
 		}

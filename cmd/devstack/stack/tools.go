@@ -67,6 +67,11 @@ var (
 		dir: "testdata/tools/nats", pkg: "github.com/nats-io/natscli/nats", module: "github.com/nats-io/natscli",
 		min: version{0, 2, 0}, versionArgs: []string{"--version"}, ldflags: "-X main.version=%s",
 	}
+	TerraformTool = Tool{
+		Name: "vault-terraform", Env: "VAULT_TERRAFORM_BIN", Why: "the configuration of docs/terraform.md is applied with it", Minutes: 2,
+		dir: "testdata/tools/terraform", pkg: ".", module: "github.com/terraform-providers/terraform-provider-vault",
+		exact: true, versionArgs: []string{"-version"},
+	}
 	LintTool = Tool{
 		Name: "golangci-lint", Env: "GOLANGCI_LINT_BIN", Why: "it checks the code", Minutes: 4,
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
@@ -75,7 +80,7 @@ var (
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, LintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, LintTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
