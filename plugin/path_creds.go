@@ -193,7 +193,7 @@ func (b *backend) entity(id string) (*roles.Entity, error) {
 		return nil, fmt.Errorf("looking up the entity: %w", err)
 	}
 	if entity == nil {
-		return nil, fault.New("%s", "the Vault entity does not exist: it was deleted, or merged into another, which tokens of a new login belong to")
+		return nil, fault.New("%s", "the Vault entity does not exist in this namespace: it was deleted, or merged into another, which tokens of a new login belong to")
 	}
 	if entity.Disabled {
 		return nil, logical.ErrPermissionDenied

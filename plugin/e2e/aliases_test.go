@@ -191,7 +191,7 @@ func TestAnAliasIsWhoItsMountSaysWhateverBecomesOfIt(t *testing.T) {
 		again := job(e, "merged")
 		require.Equal(t, person, again.Auth.EntityID)
 		require.Equal(t, "ci.default.merged.>", e.mayPublish(again.client, "ci"))
-		e.readRefused(first.client, "ci", "the Vault entity does not exist: it was deleted, or merged into another")
+		e.readRefused(first.client, "ci", "the Vault entity does not exist in this namespace: it was deleted, or merged into another")
 
 		e.vaultRole("elsewhere", fields{"user_template": `{"pub":{"allow":["at.{{alias-name(` + e.accessor(e.mount+"-userpass") + `)}}"]}}`})
 		require.Equal(t, "at.ann", e.mayPublish(human, "elsewhere"))

@@ -207,9 +207,18 @@ func TestADeletedServiceAccountIsAnotherOneWhenItComesBack(t *testing.T) {
 	n := e.namespace(sharedKubernetes(t), nil)
 	n.account("api", nil)
 	n.issuer(fields{"token_reviewer_jwt": n.reviewer()})
-	n.podRole(nil)
+	policy := e.policy("reader", map[string]string{"creds/*": `"read"`})
+	n.podRole(fields{"token_policies": policy})
+	e.vaultRole("account", fields{
+		"bound_issuers": "cluster", "user_name": "{{alias-metadata(service_account_name)}}",
+		"user_template": `{"pub":{"allow":["k8s.{{alias-metadata(service_account_namespace)}}.{{alias-metadata(service_account_name)}}.>"]}}`,
+	})
+	e.vaultRole("uid", fields{"bound_issuers": "cluster", "user_template": `{"pub":{"allow":["uid.{{alias-metadata(service_account_uid)}}"]}}`})
 	token := n.token("api", "vault", nil)
 	first := e.login("pod", token)
+	account := "k8s." + n.name + ".api.>"
+	require.Equal(t, account, e.mayPublish(first.client, "account"))
+	require.Equal(t, "uid."+first.Auth.Metadata["service_account_uid"], e.mayPublish(first.client, "uid"))
 
 	n.deleteAccount("api")
 	e.awaitRefusal("pod", token, "deleted")
@@ -217,9 +226,15 @@ func TestADeletedServiceAccountIsAnotherOneWhenItComesBack(t *testing.T) {
 	e.podRefused(token, "token")
 	second := e.login("pod", n.token("api", "vault", nil))
 	require.NotEqual(t, first.Auth.EntityID, second.Auth.EntityID)
+	require.Equal(t, "uid."+second.Auth.Metadata["service_account_uid"], e.mayPublish(second.client, "uid"))
+	require.Equal(t, "uid."+first.Auth.Metadata["service_account_uid"], e.mayPublish(first.client, "uid"), "whoever holds its token is the one that was")
 
-	n.podRole(fields{"alias_name_source": "serviceaccount_name"})
-	require.Equal(t, "issuer:cluster:"+n.name+"/api", e.alias(e.login("pod", n.token("api", "vault", nil)))["name"])
+	// The name is inherited, and so does not tell which of them it is.
+	n.podRole(fields{"token_policies": policy, "alias_name_source": "serviceaccount_name"})
+	byName := e.login("pod", n.token("api", "vault", nil))
+	require.Equal(t, "issuer:cluster:"+n.name+"/api", e.alias(byName)["name"])
+	require.Equal(t, account, e.mayPublish(byName.client, "account"))
+	e.readRefused(byName.client, "uid", "alias-metadata(service_account_uid)", "which one that is made anew inherits")
 }
 
 func TestATokenEndsWithThePodThatItIsBoundTo(t *testing.T) {
