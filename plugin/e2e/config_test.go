@@ -189,6 +189,19 @@ func TestARoleIsReadBackAsItWasWritten(t *testing.T) {
 	delete(read, "user_ttl")
 	require.Equal(t, read, again, "a later write changes only what it gives")
 
+	for name, more := range map[string]fields{
+		"named":   {"bound_audiences": []any{"vault"}, "alias_name": "{{claim(a)}}:{{claim(b)}}", "token_policies": []any{"p-{{.a}}"}, "token_policies_template_claims": true},
+		"aliases": {"role_type": "vault", "bound_issuers": []any{"default", "prod-*"}, "bound_aliases": []any{"acme/*", "a,b"}, "user_name": "{{alias-name()|escape}}"},
+	} {
+		more["account"] = "orders"
+		e.write("role/"+name, more)
+		read := e.read("role/" + name)
+		for field, value := range more {
+			require.Equal(t, value, read[field], "%s of %s", field, name)
+		}
+		e.remove("role/" + name)
+	}
+
 	e.role("older", fields{"policies": "p1", "ttl": "5m", "max_ttl": "10m", "num_uses": 2, "bound_cidrs": "127.0.0.0/8"})
 	older := e.read("role/older")
 	want := fields{
