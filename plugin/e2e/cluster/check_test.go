@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -36,6 +37,9 @@ func (r *trial) agree() error {
 	if err != nil {
 		return err
 	}
+	if list == nil {
+		return errors.New("the mount lists nothing")
+	}
 	names, _ := list.Data["keys"].([]any)
 	for _, name := range names {
 		entry, err := client.Logical().ReadWithContext(r.t.Context(), r.path("jwt/"+name.(string)))
@@ -45,7 +49,7 @@ func (r *trial) agree() error {
 		if entry == nil {
 			return fmt.Errorf("account %s is listed, and cannot be read", name)
 		}
-		if err := r.servesHave(name.(string), entry.Data); err != nil {
+		if err := r.serversHave(name.(string), entry.Data); err != nil {
 			return err
 		}
 	}
@@ -61,8 +65,8 @@ func (r *trial) agree() error {
 	return nil
 }
 
-// servesHave returns nil if the servers have an account as the mount says that it is.
-func (r *trial) servesHave(name string, entry fields) error {
+// serversHave returns nil if the servers have an account as the mount says that it is.
+func (r *trial) serversHave(name string, entry fields) error {
 	id, _ := entry["public_key"].(string)
 	accountJWT, _ := entry["jwt"].(string)
 	claims, err := natsjwt.DecodeAccountClaims(accountJWT)

@@ -25,11 +25,14 @@ type fault struct {
 
 	// restarts is set where the leader's plugin is another process afterwards.
 	restarts bool
+
+	// rare is set for what only a soak takes the time for.
+	rare bool
 }
 
 // faults are what a cluster has to bear.
 var faults = []fault{
-	{name: "nothing", strike: func(r *trial) { r.goOn(calm) }},
+	{name: "nothing", strike: func(r *trial) { r.goOn(calm) }, rare: true},
 	{name: "the leader is killed", strike: killLeader, restarts: true},
 	{name: "the leader steps down", strike: stepDown, restarts: true},
 	{name: "the leader and its plugin stand still, and go on as a former one", strike: freezeLeader, restarts: true},
@@ -38,6 +41,7 @@ var faults = []fault{
 	{name: "the plugin is reloaded", strike: reloadPlugin, restarts: true},
 	{name: "a NATS server is killed, and starts again", strike: killServer, behind: true},
 	{name: "all NATS servers are away", strike: stopServers, behind: true},
+	{name: "the leader is killed while all NATS servers are away", strike: killLeaderAlone, behind: true, restarts: true, rare: true},
 	{name: "all keys are rotated, and the servers restarted", strike: rotateKeys, behind: true},
 	{name: "a snapshot is restored", strike: restoreSnapshot, behind: true, restores: true, restarts: true},
 }
@@ -153,14 +157,34 @@ func killServer(r *trial) {
 const awayTime = 2 * time.Second
 
 func stopServers(r *trial) {
+	start := r.allAway()
+	r.last(awayTime)
+	start()
+	r.waitForServers()
+}
+
+// allAway stops all NATS servers, until start is called.
+func (r *trial) allAway() (start func()) {
 	for _, server := range r.servers {
 		server.Stop()
 	}
-	r.last(awayTime)
-	for _, server := range r.servers {
-		require.NoError(r.t, server.Restart(r.ctx()))
+	return func() {
+		for _, server := range r.servers {
+			require.NoError(r.t, server.Restart(r.ctx()))
+		}
 	}
+}
+
+// killLeaderAlone leaves it to another node to deliver what was acknowledged.
+func killLeaderAlone(r *trial) {
+	start := r.allAway()
+	r.goOn(size) // each is answered after five seconds
+	former := r.waitForLeader()
+	r.vaults[former].Kill()
+	start()
+	r.waitForLeader(former)
 	r.waitForServers()
+	require.NoError(r.t, r.vaults[former].Start(r.ctx()))
 }
 
 // rotateKeys does as docs/operations.md says: the servers are restarted, one after the

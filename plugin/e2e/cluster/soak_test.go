@@ -19,12 +19,12 @@ var (
 	seed = flag.Uint64("seed", 0, "of the order in which they come; without, a new one")
 )
 
-// plan is what happens: every fault once, or what comes by chance for as long as a soak
+// plan is what happens: every fault once but the rare ones, or what comes by chance for as long as a soak
 // is to take. In the second half of a soak the leader's plugin stays the same process, of
 // which the figures are taken.
 func (r *trial) plan() iter.Seq[fault] {
 	if *soak == 0 {
-		return slices.Values(faults)
+		return slices.Values(slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.rare }))
 	}
 	if *seed == 0 {
 		*seed = rand.Uint64()
