@@ -102,6 +102,7 @@ func testGitLabSecrets(e *env, p *ciPage, section guide) {
 	require.NoError(e.t, os.WriteFile(file, []byte(creds), 0o600))
 	e.publishes(p, "ci.gitlab.acme/web%2Eshop.new", lines(e.t, job, "script"), with(variables, fields{"NATS_CREDS": file}), e.t.TempDir())
 	reader := e.connect(creds)
+	require.Equal(e.t, "acme/web%2Eshop", e.user(answer["data"].(fields)["jwt"].(string)).Name)
 	reader.mayNotPublish("ci.gitlab.acme/other.new")
 	reader.mayNotPublish("ci.github.acme/web%2Eshop.new")
 	e.loginRefused("gitlab-reader", p.token(e.t, "GitLab", pipelines["GitLab"].claims, fields{"ref_protected": "false"}), "ref_protected")

@@ -280,6 +280,7 @@ func testOtherServiceAccounts(e *env, p *kubernetesPage) {
 	web := e.connect(at(e.t, answer, "data", "creds").(string))
 	web.publishes("orders." + p.name + ".web%2Eshop.new")
 	web.mayNotPublish(p.subject)
+	require.Equal(e.t, p.name+":web%2Eshop", e.user(at(e.t, answer, "data", "jwt").(string)).Name)
 
 	other := e.namespace(p.cluster, nil)
 	other.account("api", nil)
