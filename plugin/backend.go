@@ -37,6 +37,7 @@ type backend struct {
 	issuers  *store.Cache[issuer]
 	settings *store.Cache[settings]
 	limits   leaseLimits
+	format   store.Format // in which the mount is stored
 
 	// configuring serializes the writers of issuers and config, who may wait for
 	// an issuer to answer. It is taken before writing.
@@ -115,9 +116,12 @@ func newBackend(conf *logical.BackendConfig) *backend {
 	return b
 }
 
-// HandleRequest gives JSON fields one form before the framework looks at them;
-// see normalizeJSON.
+// HandleRequest refuses what a newer version has stored, and gives JSON fields one form
+// before the framework looks at them; see normalizeJSON.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := b.format.Check(ctx, req.Storage, Version); err != nil {
+		return nil, err
+	}
 	if err := b.normalizeJSON(req); err != nil {
 		return answer(err)
 	}
@@ -130,12 +134,18 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	if err := b.normalizeJSON(req); err != nil {
 		return false, false, logical.CodedError(400, err.Error())
 	}
+	if b.format.Check(ctx, req.Storage, Version) != nil {
+		return false, false, nil // HandleRequest says why: Vault hides an error of this check
+	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }
 
 // initialize runs once the mount is loaded, and again after an unseal or a
 // plugin reload.
 func (b *backend) initialize(ctx context.Context, req *logical.InitializationRequest) error {
+	if err := b.format.Check(ctx, req.Storage, Version); err != nil {
+		return err
+	}
 	if err := b.finish(ctx, req.Storage); err != nil {
 		b.Logger().Error("what a write has left half done is tried again in a minute", "error", err)
 	}
@@ -163,6 +173,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.issuers.Forget(strings.TrimPrefix(key, issuerPrefix))
 	case key == settingsKey:
 		b.settings.Forget(settingsKey)
+	case key == store.FormatKey:
+		b.format.Forget()
 	case key == longestLifeKey:
 		b.limits.invalidate()
 	default:

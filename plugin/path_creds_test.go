@@ -29,6 +29,7 @@ type credsMount struct {
 	*chainMount
 	system *logical.StaticSystemView
 	signer jose.Signer
+	public ed25519.PublicKey // the signer's
 }
 
 const (
@@ -47,6 +48,7 @@ func newCredsMount(t *testing.T) *credsMount {
 			Aliases: []*logical.Alias{{MountAccessor: mountAccessor, Name: "runner", Metadata: map[string]string{"project": "stale"}}},
 		}, GroupsVal: []*logical.Group{{Name: "ops"}, {Name: "dev"}}},
 	}
+	m.public = public
 	m.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: private}, (&jose.SignerOptions{}).WithType("JWT"))
 	require.NoError(t, err)
 	b, err := Factory(t.Context(), &logical.BackendConfig{System: m.system, StorageView: m.storage})

@@ -47,6 +47,7 @@ func standbyOf(t *testing.T, storage *storetest.Storage, env *logical.PluginEnvi
 func TestAStandbyForwardsAllThatStores(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	standby := standbyOn(t, m.storage)
+	require.NoError(t, standby.initialize(t.Context(), &logical.InitializationRequest{Storage: m.storage})) // as Vault does
 	var touched atomic.Int64
 	m.storage.FailOn(func(string, string) bool { touched.Add(1); return false })
 	here := map[string][]logical.Operation{ // beside every list and every read that is not named below
