@@ -36,6 +36,7 @@ type backend struct {
 	roles    *store.Cache[role]
 	issuers  *store.Cache[issuer]
 	settings *store.Cache[settings]
+	callouts *store.Cache[authCallout]
 	limits   leaseLimits
 	format   store.Format // in which the mount is stored
 
@@ -79,6 +80,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		roles:    store.NewCache[role](),
 		issuers:  store.NewCache[issuer](),
 		settings: store.NewCache[settings](),
+		callouts: store.NewCache[authCallout](),
 	}
 	b.chain = chain.New(conf.Logger, b.deliver)
 	b.issuers.Dropped = (*issuer).close
@@ -89,7 +91,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
 			Unauthenticated: unauthenticated,
-			SealWrapStorage: append(chain.SealWrapped(), issuerPrefix),
+			SealWrapStorage: append(chain.SealWrapped(), issuerPrefix, calloutPrefix),
 		},
 		// The login comes first: the framework tries the patterns in turn.
 		Paths: framework.PathAppend(
@@ -103,6 +105,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 			b.pathsAccountServer(),
 			b.pathsJWTRevoke(),
 			b.pathsJWT(),
+			b.pathsCallout(),
 			b.pathsSync(),
 		),
 		Secrets:        []*framework.Secret{b.secretUser()},
@@ -160,6 +163,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		b.keepLead(ctx, req.Storage),
 		b.retireKeys(ctx, req.Storage),
 		b.pruneRevocations(ctx, req.Storage),
+		b.retireXKeys(ctx, req.Storage),
 	)
 }
 
@@ -171,6 +175,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.roles.Forget(strings.TrimPrefix(key, rolePrefix))
 	case strings.HasPrefix(key, issuerPrefix):
 		b.issuers.Forget(strings.TrimPrefix(key, issuerPrefix))
+	case strings.HasPrefix(key, calloutPrefix):
+		b.callouts.Forget(strings.TrimPrefix(key, calloutPrefix))
 	case key == settingsKey:
 		b.settings.Forget(settingsKey)
 	case key == store.FormatKey:

@@ -25,6 +25,7 @@ func TestEachRoomKnowsOnlyThoseBelowIt(t *testing.T) {
 		"plugin/trust":    {},
 		"plugin/proof":    {"plugin/fault"},
 		"plugin/delivery": {},
+		"plugin/callout":  {"plugin/trust"},
 		"plugin/chain":    {"plugin/delivery", "plugin/fault", "plugin/proof", "plugin/store", "plugin/trust"},
 	} {
 		t.Run(room, func(t *testing.T) {

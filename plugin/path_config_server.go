@@ -10,7 +10,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
@@ -37,6 +39,11 @@ func (b *backend) pathsConfigServer() []*framework.Path {
 				Query:       true,
 				Description: `URL at which the servers reach Vault, for the resolver url.`,
 			},
+			"callout": {
+				Type:        framework.TypeString,
+				Query:       true,
+				Description: `Auth callout that clients come to who bring no JWT: its sentinel becomes the servers' default_sentinel. Default: the one of the mount, and none where it has several.`,
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
@@ -47,6 +54,7 @@ func (b *backend) pathsConfigServer() []*framework.Path {
 					"operator_jwt":              {Type: framework.TypeString, Description: "JWT of the operator."},
 					"system_account_public_key": {Type: framework.TypeString, Description: "Public key of the system account."},
 					"system_account_jwt":        {Type: framework.TypeString, Description: "JWT of the system account."},
+					"callout":                   {Type: framework.TypeString, Description: "Name of the auth callout whose sentinel is the default_sentinel. Absent if there is none."},
 				}),
 			},
 		},
@@ -60,12 +68,52 @@ func (b *backend) readConfigServer(ctx context.Context, req *logical.Request, d 
 	if err != nil {
 		return answer(err)
 	}
-	return &logical.Response{Data: map[string]any{
-		"config":                    config.Text(),
+	data := map[string]any{
 		"operator_jwt":              config.OperatorJWT,
 		"system_account_public_key": config.SystemAccount,
 		"system_account_jwt":        config.SystemAccountJWT,
-	}}, nil
+	}
+	account, err := b.serverCallout(ctx, req.Storage, d.Get("callout").(string))
+	if err != nil {
+		return answer(err)
+	}
+	if account != nil {
+		data["callout"] = account.Callout.Name
+		if config.Sentinel, err = b.chain.Sentinel(ctx, req.Storage, account); err != nil {
+			return nil, err
+		}
+	}
+	data["config"] = config.Text()
+	return &logical.Response{Data: data}, nil
+}
+
+// serverCallout is the account of the callout of that name, or else of the only one
+// of the mount, nil if there is none.
+func (b *backend) serverCallout(ctx context.Context, s logical.Storage, given string) (*chain.Account, error) {
+	name := given
+	if name == "" {
+		names, err := store.List(ctx, s, calloutPrefix)
+		if err != nil || len(names) != 1 {
+			return nil, err
+		}
+		name = names[0]
+	}
+	callout, err := b.callout(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	var account *chain.Account
+	if callout != nil {
+		account, err = b.calloutAccount(ctx, s, callout)
+	}
+	switch {
+	case err != nil || account != nil || given == "":
+		return account, err
+	case callout == nil:
+		return nil, fault.In("callout", "%q does not exist", name)
+	default:
+		return nil, errLostAccount("callout", callout)
+	}
 }
 
 func (b *backend) serverConfig(ctx context.Context, req *logical.Request, d *framework.FieldData) (*trust.ServerConfig, error) {
@@ -139,6 +187,9 @@ func accountServerURL(vault, mount string) (string, error) {
 const configServerHelp = `
 The field config is ready text: with it in its configuration file, and as it
 stands, a nats-server trusts the mount's operator and its accounts.
+
+With an auth callout in the mount, default_sentinel (since nats-server 2.11) has
+clients come to it who bring no JWT: they present their token, and nothing else.
 
 The operator's JWT holds the key that comes next when config/rotate is written.
 Servers read it when they start, so they need this text again before a second

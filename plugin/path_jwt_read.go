@@ -220,5 +220,9 @@ func (b *backend) deleteNamed(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	return b.chain.Delete(ctx, s, name, chain.Deletion{Roles: roles, Force: force, Longest: longest})
+	callouts, err := b.calloutsOf(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	return b.chain.Delete(ctx, s, name, chain.Deletion{Roles: roles, Callouts: callouts, Force: force, Longest: longest})
 }

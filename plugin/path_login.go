@@ -93,6 +93,11 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 	if name == "" {
 		return nil, fault.In("role", "is missing, and the mount has no default_role")
 	}
+	return b.roleOfIssuer(ctx, s, name)
+}
+
+// roleOfIssuer is the role of that name, which takes tokens.
+func (b *backend) roleOfIssuer(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	if err := fault.CheckLength("role", name); err != nil {
 		return nil, err // before storage is asked, and without showing all of it again
 	}
@@ -101,13 +106,15 @@ func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework
 		return nil, err
 	}
 	if role == nil {
-		return nil, fault.New("role %q could not be found", name)
+		return nil, errNoRole(name)
 	}
 	if role.entry.RoleType == roles.TypeVault {
 		return nil, fault.In("role", "%q is of type vault: it serves creds/%s, not login", name, name)
 	}
 	return role, nil
 }
+
+func errNoRole(name string) error { return fault.New("role %q could not be found", name) }
 
 // identifyLogin is identify for a login. What it refuses has the status that
 // Vault's own method for the kind of the role's issuer has for it: 403 in the

@@ -173,6 +173,9 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, entry *roleE
 	if account == nil {
 		return fault.In("account", "%q does not exist: write it at jwt/%s first", entry.Account, entry.Account)
 	}
+	if account.Callout != nil {
+		return fault.In("account", "%q is that of callout %q, which nats-servers would ask about the role's users: a callout has an account of its own", entry.Account, account.Callout.Name)
+	}
 	if account.System && !entry.AllowSystemAccount {
 		return fault.In("account", "%q is the system account, whose users see and control all servers; a role of it needs allow_system_account=true", entry.Account)
 	}

@@ -26,7 +26,7 @@ func (b *backend) onStandby() bool {
 func forwardWhatStores(paths []*framework.Path) {
 	for _, path := range paths {
 		switch path.Pattern {
-		case loginPattern, previewPattern, signPattern:
+		case loginPattern, previewPattern, signPattern, authorizePattern:
 			continue
 		}
 		for operation, handler := range path.Operations {
@@ -51,10 +51,11 @@ func isWrite(operation logical.Operation) bool {
 
 // The paths whose writes store nothing, and that whose reads do.
 const (
-	loginPattern   = "login$"
-	previewPattern = "role/(?P<name>[^/]+)/preview$"
-	signPattern    = "jwt/(?P<name>[^/]+)/sign$"
-	credsPattern   = "creds/(?P<role>.+)"
+	loginPattern     = "login$"
+	previewPattern   = "role/(?P<name>[^/]+)/preview$"
+	signPattern      = "jwt/(?P<name>[^/]+)/sign$"
+	authorizePattern = "callout/(?P<name>[^/]+)/authorize$"
+	credsPattern     = "creds/(?P<role>.+)"
 )
 
 // found has a read at a standby, of what it does not find, go to the leader,

@@ -51,9 +51,10 @@ func TestAStandbyForwardsAllThatStores(t *testing.T) {
 	var touched atomic.Int64
 	m.storage.FailOn(func(string, string) bool { touched.Add(1); return false })
 	here := map[string][]logical.Operation{ // beside every list and every read that is not named below
-		loginPattern:   {logical.UpdateOperation, logical.AliasLookaheadOperation, logical.ResolveRoleOperation},
-		previewPattern: {logical.UpdateOperation},
-		signPattern:    {logical.UpdateOperation},
+		loginPattern:     {logical.UpdateOperation, logical.AliasLookaheadOperation, logical.ResolveRoleOperation},
+		previewPattern:   {logical.UpdateOperation},
+		signPattern:      {logical.UpdateOperation},
+		authorizePattern: {logical.UpdateOperation},
 	}
 	reads := []string{credsPattern, "sync$"}
 	for _, path := range newBackend(&logical.BackendConfig{}).Paths {

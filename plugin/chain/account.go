@@ -25,6 +25,8 @@ type Account struct {
 	// not known, since someone else makes it.
 	Claims *jwt.Account
 
+	Callout *AccountCallout // that nats-servers ask about its users; nil if there is none
+
 	revoked       bool             // it had revocations of its own when it was made ready
 	configRevoked map[string]int64 // what its config revokes
 
@@ -106,6 +108,7 @@ func (e *namedEntry) open(name string, o *operator) *Account {
 		PublicKey: e.PublicKey,
 		External:  e.External,
 		System:    o != nil && o.entry.SystemAccount == e.PublicKey,
+		Callout:   e.Callout.open(),
 		signers:   map[SignerName]func() (*trust.Key, error){},
 	}
 	if !e.External {

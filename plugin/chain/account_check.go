@@ -36,6 +36,9 @@ func (c *Chain) checkAccount(ctx context.Context, s logical.Storage, name string
 	if entry.External {
 		return nil
 	}
+	if err := entry.checkCallout(); err != nil {
+		return err
+	}
 	if err := trust.ValidateAccount(entry.PublicKey, entry.claims()); err != nil {
 		return fault.In("config", "%s", err)
 	}

@@ -22,7 +22,7 @@ func (e *namedEntry) takePlaceOf(name string, stored *namedEntry) (notes []strin
 	if e.Seed == "" {
 		e.Seed = stored.Seed
 	}
-	e.Former = stored.Former
+	e.Former, e.Callout = stored.Former, stored.Callout
 	brought, before := e.Keys, stored.clone()
 	switch {
 	case e.External:

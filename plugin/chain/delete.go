@@ -12,9 +12,10 @@ import (
 
 // A Deletion says under which conditions something may be deleted.
 type Deletion struct {
-	Roles   []string      // that depend on an account; the caller keeps others from coming
-	Force   bool          // delete it although roles or users depend on it, or although it cannot be read
-	Longest time.Duration // what a user JWT lives at most
+	Roles    []string      // that depend on an account; the caller keeps others from coming
+	Callouts []string      // that depend on an account or a user; the caller keeps others from coming
+	Force    bool          // delete it although roles or users depend on it, or although it cannot be read
+	Longest  time.Duration // what a user JWT lives at most
 }
 
 // Delete deletes the account or user of that name, a user after it is revoked,
@@ -32,6 +33,9 @@ func (c *Chain) Delete(ctx context.Context, s logical.Storage, name string, give
 		return nil, fault.In("name", "%q cannot be read: with force=true it is deleted all the same, and a user of that name is not revoked (%s)", name, err)
 	case stored == nil:
 		return nil, nil
+	}
+	if len(given.Callouts) > 0 && !given.Force {
+		return nil, fault.In("name", "%q cannot be deleted: callouts depend on it (%s); with force=true it is, and they cannot be used", name, fault.ShortList(given.Callouts))
 	}
 	if _, err := c.revokeNamed(ctx, s, stored, given.Longest); err != nil {
 		return nil, err

@@ -41,10 +41,11 @@ type namedEntry struct {
 	Written json.RawMessage `json:"written,omitempty"`
 
 	// Of an account.
-	Claims   *jwt.Account `json:"claims,omitempty"` // without the signing keys below
-	Keys     []signingKey `json:"keys,omitempty"`
-	External bool         `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
-	Former   string       `json:"former,omitempty"`   // of the system account: seed of its plain signing key before the present one
+	Claims   *jwt.Account    `json:"claims,omitempty"` // without the signing keys below
+	Keys     []signingKey    `json:"keys,omitempty"`
+	External bool            `json:"external,omitempty"` // someone else's operator holds it: nothing is delivered
+	Former   string          `json:"former,omitempty"`   // of the system account: seed of its plain signing key before the present one
+	Callout  *accountCallout `json:"callout,omitempty"`  // the auth callout that nats-servers ask about its users
 
 	// Removed are keys of account_jwt, by public key, that were taken out here. A
 	// later account_jwt lists them still, as long as only the mount knows why.
@@ -129,6 +130,7 @@ func (e *namedEntry) claims() *jwt.Account {
 		scope.Key = key.PublicKey
 		claims.SigningKeys.AddScopedSigner(&scope)
 	}
+	e.Callout.addTo(&claims)
 	return &claims
 }
 

@@ -86,6 +86,7 @@ type ServerConfig struct {
 	Dir              string             // for full and cache
 	URL              string             // for url; the account's public key is appended
 	Accounts         []PreloadedAccount // for memory: all of them
+	Sentinel         string             // JWT of the user that clients are who bring no JWT; empty for none
 }
 
 // PreloadedAccount is an account JWT in the configuration.
@@ -94,7 +95,11 @@ type PreloadedAccount struct{ ID, JWT string }
 // Text is the configuration in nats-server's syntax.
 func (c ServerConfig) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "operator: %s\nsystem_account: %s\n\n", c.OperatorJWT, c.SystemAccount)
+	fmt.Fprintf(&b, "operator: %s\nsystem_account: %s\n", c.OperatorJWT, c.SystemAccount)
+	if c.Sentinel != "" {
+		fmt.Fprintf(&b, "default_sentinel: %s\n", c.Sentinel)
+	}
+	b.WriteByte('\n')
 	preload := []PreloadedAccount{{c.SystemAccount, c.SystemAccountJWT}}
 	switch c.Resolver {
 	case ResolverFull:
