@@ -40,11 +40,11 @@ help: ## show this text
 	@echo 'The servers come from PATH, from VAULT_BIN, NATS_SERVER_BIN, KUBE_APISERVER_BIN and'
 	@echo 'ETCD_BIN, or are built once into your cache folder, which takes minutes.'
 
-build: ## build the plugin and nsc-import into bin/: static, the plugin with its version in its name
+build: ## build the plugin, nats-callout and nsc-import into bin/: static, the plugin with its version in its name
 	@rm -f $(BIN)/vault-plugin-auth-nats
 	CGO_ENABLED=0 $(GO) build -trimpath \
-		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT)' \
-		-o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nsc-import
+		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT) -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
+		-o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nats-callout ./cmd/nsc-import
 	@mv $(BIN)/vault-plugin-auth-nats $(BIN)/vault-plugin-auth-nats-$(VERSION)
 	@ln -s vault-plugin-auth-nats-$(VERSION) $(BIN)/vault-plugin-auth-nats
 	@echo 'built $(BIN)/vault-plugin-auth-nats-$(VERSION), which $(BIN)/vault-plugin-auth-nats links to'

@@ -41,6 +41,7 @@ type credentials struct {
 	jwt              string
 	seed             string // empty when the workload brought its own key
 	userPublicKey    string
+	userName         string
 	account          string
 	accountPublicKey string
 	external         bool      // of someone else's NATS: nothing can be revoked
@@ -211,6 +212,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		jwt:              token,
 		seed:             key.seed,
 		userPublicKey:    key.public,
+		userName:         user.Name,
 		account:          account.Name,
 		accountPublicKey: account.PublicKey,
 		external:         account.External,

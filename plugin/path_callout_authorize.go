@@ -42,7 +42,8 @@ func (b *backend) pathCalloutAuthorize() *framework.Path {
 					"allowed":         {Type: framework.TypeBool, Required: true, Description: "Whether the client is let in. Why it is not stands in the response, which the nats-server logs."},
 					"role":            {Type: framework.TypeString, Description: "Role of a client that is let in."},
 					"account":         {Type: framework.TypeString, Description: "Account of a client that is let in."},
-					"user_public_key": {Type: framework.TypeString, Description: "Public key of the NATS user of a client that is let in, by which it can be revoked."},
+					"user_name":       {Type: framework.TypeString, Description: "Name of the NATS user of a client that is let in, which nats-server shows."},
+					"user_public_key": {Type: framework.TypeString, Description: "Public key of that user, by which it can be revoked. nats-server does not show it."},
 				}),
 			},
 		},
@@ -98,7 +99,8 @@ func (b *backend) authorize(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		message, err = asked.Refuse(signer, err.Error(), now)
 	} else {
-		data["role"], data["account"], data["user_public_key"] = admitted.name, creds.account, creds.userPublicKey
+		data["role"], data["account"] = admitted.name, creds.account
+		data["user_name"], data["user_public_key"] = creds.userName, creds.userPublicKey
 		message, err = asked.Admit(signer, creds.jwt, now)
 	}
 	if err != nil {
