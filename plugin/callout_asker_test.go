@@ -17,7 +17,7 @@ import (
 // An asker asks as nats-server does (auth_callout.go), and checks answers as that
 // does.
 type asker struct {
-	t       *testing.T
+	t       testing.TB
 	key     nkeys.KeyPair
 	public  string
 	curve   nkeys.KeyPair
@@ -32,7 +32,7 @@ type question struct {
 	user   string // public key that the server made for the client
 }
 
-func newAsker(t *testing.T) *asker {
+func newAsker(t testing.TB) *asker {
 	t.Helper()
 	key, err := nkeys.CreateServer()
 	require.NoError(t, err)

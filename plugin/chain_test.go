@@ -202,7 +202,7 @@ func operatorClaims(t *testing.T, token any) *jwt.OperatorClaims {
 	return claims
 }
 
-func newKey(t *testing.T, kind trust.Kind) *trust.Key {
+func newKey(t testing.TB, kind trust.Kind) *trust.Key {
 	t.Helper()
 	key, err := trust.Generate(kind)
 	require.NoError(t, err)

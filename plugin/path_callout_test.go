@@ -22,11 +22,11 @@ import (
 // test's asks.
 type calloutMount struct {
 	*loginMount
-	t *testing.T
+	t testing.TB
 	*asker
 }
 
-func newCalloutMount(t *testing.T, config map[string]any) *calloutMount {
+func newCalloutMount(t testing.TB, config map[string]any) *calloutMount {
 	t.Helper()
 	m := &calloutMount{loginMount: newLoginMount(t, newWorkloads(t)[2]), t: t, asker: newAsker(t)}
 	m.write("jwt/auth", map[string]any{"type": "account"})
@@ -365,4 +365,24 @@ func TestACalloutNeitherReadsNorWritesStorage(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, before, m.storage.All())
+}
+
+// BenchmarkAuthorize is what a callout costs in the plugin, beside BenchmarkLogin.
+func BenchmarkAuthorize(b *testing.B) {
+	for name, sealed := range map[string]bool{"sealed": true, "in the clear": false} {
+		b.Run(name, func(b *testing.B) {
+			m := newCalloutMount(b, map[string]any{"xkey": sealed})
+			q := m.question(m.client(), func(c *natsjwt.AuthorizationRequestClaims) { c.Expires = time.Now().Add(time.Hour).Unix() })
+			data := map[string]any{"request": base64.StdEncoding.EncodeToString(q.raw), "server_xkey": q.header}
+			b.ReportAllocs()
+			for b.Loop() {
+				resp, err := m.HandleRequest(context.Background(), &logical.Request{
+					Operation: logical.UpdateOperation, Path: "callout/edge/authorize", Storage: m.storage, Data: data,
+				})
+				if err != nil || resp.Data["allowed"] != true {
+					b.Fatal(resp, err)
+				}
+			}
+		})
+	}
 }

@@ -64,7 +64,6 @@ var policies atomic.Int64
 func startCallouts(t *testing.T, roles map[string]fields, opts ...option) *callouts {
 	t.Helper()
 	e := start(t, append(opts, withoutNATS)...)
-	c := &callouts{env: e, policy: fmt.Sprintf("callout-%d", policies.Add(1)), log: &calloutLog{}}
 	for _, account := range []string{"auth", "orders"} {
 		e.account(account, nil)
 	}
@@ -72,11 +71,6 @@ func startCallouts(t *testing.T, roles map[string]fields, opts ...option) *callo
 		e.role(name, data)
 	}
 	e.write("callout/edge", fields{"account": "auth", "roles": "*", "default_role": "dev"})
-	require.NoError(t, e.client.Sys().PutPolicyWithContext(e.ctx(), c.policy, fmt.Sprintf(`
-		path %q { capabilities = ["update"] }
-		path %q { capabilities = ["read"] }
-		path %q { capabilities = ["update"] }`,
-		e.path("callout/edge/authorize"), e.path("jwt/callout-edge"), e.path("jwt/callout-edge/sign"))))
 	var o options
 	for _, opt := range opts {
 		opt(&o)
@@ -86,6 +80,18 @@ func startCallouts(t *testing.T, roles map[string]fields, opts ...option) *callo
 	for _, account := range []string{"auth", "orders"} {
 		e.waitForDelivery(account)
 	}
+	return newCallouts(e)
+}
+
+// newCallouts makes the policy of those who answer for a callout that is there.
+func newCallouts(e *env) *callouts {
+	e.t.Helper()
+	c := &callouts{env: e, policy: fmt.Sprintf("callout-%d", policies.Add(1)), log: &calloutLog{}}
+	require.NoError(e.t, e.client.Sys().PutPolicyWithContext(e.ctx(), c.policy, fmt.Sprintf(`
+		path %q { capabilities = ["update"] }
+		path %q { capabilities = ["read"] }
+		path %q { capabilities = ["update"] }`,
+		e.path("callout/edge/authorize"), e.path("jwt/callout-edge"), e.path("jwt/callout-edge/sign"))))
 	return c
 }
 
