@@ -35,7 +35,7 @@ func (r *Request) answer(signer *trust.Key, now time.Time, response trust.Author
 	if r.xkey == nil {
 		return []byte(token), nil
 	}
-	answer, err := r.xkey.pair.Seal([]byte(token), r.reply)
+	answer, err := r.xkey.seal([]byte(token), r.reply)
 	if err != nil {
 		return nil, fmt.Errorf("sealing the answer: %w", err)
 	}

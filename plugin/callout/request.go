@@ -98,7 +98,7 @@ func (r *Request) unseal(raw []byte, seal Seal) ([]byte, error) {
 		return nil, fmt.Errorf("is sealed, and came without its header %s", XKeyHeader)
 	}
 	for _, key := range seal.Keys {
-		if opened, err := key.pair.Open(raw, r.reply); err == nil {
+		if opened, err := key.open(raw, r.reply); err == nil {
 			r.xkey = key
 			return opened, nil
 		}
