@@ -23,7 +23,7 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: out},
 	}
 	for _, chapter := range []func(context.Context) error{
-		d.enable, d.configure, d.bootNATS, d.defineRole, d.login, d.talk, d.namedUser,
+		d.enable, d.configure, d.bootNATS, d.defineRole, d.login, d.talk, d.namedUser, d.callout,
 	} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -131,4 +131,30 @@ func (d *story) namedUser(ctx context.Context) error {
 		return err
 	}
 	return d.fails(ctx, "devstack pub -vault auth/nats/jwt/billing orders.other 'paid'", "Permissions Violation")
+}
+
+func (d *story) callout(ctx context.Context) error {
+	d.say("A client that cannot run Vault's sends its token as its password. An account of its own asks\n" +
+		"# the callout who a client is, and servers need one more line in their configuration.")
+	define := `vault write auth/nats/jwt/callout type=account && \
+    vault write auth/nats/callout/edge account=callout roles=dev default_role=dev && \
+    vault read -field=config auth/nats/config/server > nats-server.conf`
+	if err := d.run(ctx, define, "sentinel", "callout-edge"); err != nil {
+		return err
+	}
+	d.show("nats-server --signal reload")
+	if err := d.reloadNATS(); err != nil {
+		return err
+	}
+	if _, err := d.background(ctx, "nats-callout -callout edge -nats $NATS_URL -listen=", "answering"); err != nil {
+		return err
+	}
+	if err := d.eventually(ctx, "devstack pub -token job.jwt 'orders.acme/web%2Eshop.new' 'three pears'", "published"); err != nil {
+		return err
+	}
+	d.say("Without a token there is no way in, and with one no further than before.")
+	if err := d.fails(ctx, "devstack pub 'orders.acme/web%2Eshop.new' 'no pears'", "Authorization Violation"); err != nil {
+		return err
+	}
+	return d.fails(ctx, "devstack pub -token job.jwt 'orders.acme/bank.new' 'all the money'", "Permissions Violation")
 }

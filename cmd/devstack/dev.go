@@ -87,5 +87,10 @@ func (s *servers) printNext(out io.Writer) {
   devstack sub -creds me.creds 'orders.acme/shop.>' &
   devstack pub -creds me.creds 'orders.acme/shop.new' 'two apples'
   vault path-help auth/nats
+
+A token alone is enough, once there is a callout (docs/callout.md):
+
+  vault write auth/nats/jwt/callout type=account
+  vault write auth/nats/callout/edge account=callout roles=dev default_role=dev
 `)
 }

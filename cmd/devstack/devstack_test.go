@@ -51,6 +51,7 @@ func TestTheDemoShowsTheWholeStory(t *testing.T) {
 		`Permissions Violation for Publish to "orders.acme/bank.new"`,
 		"signed_nonce",
 		"published 4 bytes to orders.billing.report",
+		"published 11 bytes to orders.acme/web%2Eshop.new",
 	} {
 		require.Contains(t, shown.String(), line)
 	}

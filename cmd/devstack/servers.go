@@ -58,7 +58,7 @@ func (s *servers) start(ctx context.Context) error {
 	if s.vault, err = stack.StartVault(starting, stack.VaultConfig{}); err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "devstack: building the plugin")
+	fmt.Fprintln(os.Stderr, "devstack: building the plugin and nats-callout")
 	program, err := stack.BuildPlugin(ctx, s.vault.PluginDir, "v0.1.0-dev")
 	if err != nil {
 		return err
@@ -66,7 +66,11 @@ func (s *servers) start(ctx context.Context) error {
 	if s.sha256, err = stack.SHA256(program); err != nil {
 		return err
 	}
-	return s.linkPrograms()
+	if err := s.linkPrograms(); err != nil {
+		return err
+	}
+	_, err = stack.BuildCallout(ctx, s.binDir())
+	return err
 }
 
 // linkPrograms makes a folder for PATH that has vault and devstack in it by these names.
@@ -120,6 +124,15 @@ func (s *servers) startNATS(ctx context.Context) error {
 		return err
 	}
 	return s.nats.WaitForClient(ctx)
+}
+
+// reloadNATS has nats-server read the configuration again.
+func (s *servers) reloadNATS() error {
+	config, err := os.ReadFile(filepath.Join(s.dir, "nats-server.conf"))
+	if err != nil {
+		return err
+	}
+	return s.nats.Reload(string(config))
 }
 
 // natsPort is the port of NATS_URL.

@@ -63,6 +63,7 @@ type natsFlags struct {
 	*flag.FlagSet
 	creds *string
 	vault *string
+	token *string
 	count *int
 }
 
@@ -72,6 +73,7 @@ func newNATSFlags(name string) natsFlags {
 		FlagSet: set,
 		creds:   set.String("creds", "", "connect with this creds file"),
 		vault:   set.String("vault", "", "connect as the named user at this path of Vault's, which signs for it"),
+		token:   set.String("token", "", "present the workload's token in this file, and nothing else"),
 		count:   set.Int("count", 0, "end after so many messages"),
 	}
 }
@@ -83,8 +85,14 @@ func (f natsFlags) connect() (*nats.Conn, error) {
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // pub and sub ask for the last error
 	}
 	switch {
-	case *f.creds != "" && *f.vault != "":
-		return nil, errors.New("-creds and -vault exclude each other")
+	case *f.creds != "" && *f.vault != "", *f.token != "" && *f.creds+*f.vault != "":
+		return nil, errors.New("-creds, -vault and -token exclude each other")
+	case *f.token != "":
+		text, err := os.ReadFile(*f.token)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, nats.Token(strings.TrimSpace(string(text))))
 	case *f.creds != "":
 		options = append(options, nats.UserCredentials(*f.creds))
 	case *f.vault != "":
