@@ -87,6 +87,12 @@ func (r *trial) serversHave(name string, entry fields) error {
 	if entry["delivered"] != true {
 		return fmt.Errorf("the mount does not know that account %s is delivered", name)
 	}
+	for i, server := range r.servers {
+		has, err := loaded(r.t.Context(), server, id)
+		if err != nil || has != "" && has != accountJWT {
+			return fmt.Errorf("server %d has account %s on disk as the mount has it, and judges by another (%v)", i, name, err)
+		}
+	}
 	return nil
 }
 

@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,4 +114,25 @@ func held(server *stack.NATS, id string) (claims *natsjwt.AccountClaims, text st
 
 func accountFile(server *stack.NATS, id string) string {
 	return filepath.Join(server.Dir, "jwt", id+".jwt")
+}
+
+// loaded returns the account JWT by which a nats-server judges who comes in, empty while
+// it has not had to.
+func loaded(ctx context.Context, server *stack.NATS, id string) (string, error) {
+	var accounts struct {
+		Accounts []string `json:"accounts"`
+	}
+	if err := server.Status(ctx, "accountz", &accounts); err != nil {
+		return "", err
+	}
+	if !slices.Contains(accounts.Accounts, id) {
+		return "", nil
+	}
+	var account struct {
+		Detail struct {
+			JWT string `json:"jwt"`
+		} `json:"account_detail"`
+	}
+	err := server.Status(ctx, "accountz?acc="+id, &account)
+	return strings.TrimSpace(account.Detail.JWT), err
 }

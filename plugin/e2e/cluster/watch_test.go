@@ -21,8 +21,13 @@ const (
 	filesPace = 200 * time.Millisecond
 )
 
-// watchRevoked has somebody who was revoked, and was refused, try a server again.
+// watchRevoked has somebody who was revoked, and was refused, try a server again. One that
+// was restarted is left alone: a nats-server that reads an account for the first time in
+// the moment in which a change of it arrives goes by the former one until the next change.
 func (r *trial) watchRevoked() {
+	if r.behind.Load() {
+		return
+	}
 	var u *user
 	r.ledger.with(func() {
 		if n := len(r.ledger.out); n > 0 {
