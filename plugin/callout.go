@@ -28,6 +28,11 @@ type calloutEntry struct {
 	MadeUser        bool         `json:"made_user,omitempty"` // it goes with the callout
 	Sealed          bool         `json:"sealed"`
 	XKeys           []storedXKey `json:"xkeys,omitempty"` // the present one first, if it is sealed
+
+	// Unsettled says that its account and its user may not be yet what the entry says;
+	// Deleted that they are to go, and the entry after them.
+	Unsettled bool `json:"unsettled,omitempty"`
+	Deleted   bool `json:"deleted,omitempty"`
 }
 
 // storedXKey is a curve key of a callout in storage.
@@ -43,8 +48,13 @@ type authCallout struct {
 	xkeys []*callout.XKey // as in the entry
 }
 
+// readCallout returns nil also for one that is being deleted.
 func readCallout(ctx context.Context, s logical.Storage, name string) (*calloutEntry, error) {
-	return store.Read[calloutEntry](ctx, s, calloutPrefix+name)
+	entry, err := store.Read[calloutEntry](ctx, s, calloutPrefix+name)
+	if entry != nil && entry.Deleted {
+		entry = nil
+	}
+	return entry, err
 }
 
 // callout returns the callout of that name ready for use, nil if there is none. It

@@ -160,6 +160,9 @@ func (b *backend) responder(ctx context.Context, s logical.Storage, entry *callo
 func (b *backend) changeCallout(ctx context.Context, s logical.Storage, name string, change func(entry, stored *calloutEntry) error) (account string, err error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
+	if err := b.settleCallout(ctx, s, name); err != nil {
+		return "", err
+	}
 	stored, err := readCallout(ctx, s, name)
 	if err != nil {
 		return "", err
@@ -182,10 +185,11 @@ func (b *backend) changeCallout(ctx context.Context, s logical.Storage, name str
 		return "", err
 	}
 	entry.MadeUser = entry.MadeUser || user == nil
+	entry.Unsettled = true
 	if err := b.putCallout(ctx, s, name, entry); err != nil {
 		return "", err
 	}
-	account, err = b.putIntoAccount(ctx, s, name, entry, user)
+	account, err = b.settleKept(ctx, s, name, entry)
 	var theirs *fault.Error
 	if errors.As(err, &theirs) { // nothing is changed by what is refused
 		if stored == nil {
@@ -198,7 +202,11 @@ func (b *backend) changeCallout(ctx context.Context, s logical.Storage, name str
 
 // putIntoAccount makes the responder's user if there is none, and has the account's
 // JWT name the callout.
-func (b *backend) putIntoAccount(ctx context.Context, s logical.Storage, name string, entry *calloutEntry, user *chain.Named) (account string, err error) {
+func (b *backend) putIntoAccount(ctx context.Context, s logical.Storage, name string, entry *calloutEntry) (account string, err error) {
+	user, err := b.responder(ctx, s, entry)
+	if err != nil {
+		return "", err
+	}
 	if user == nil {
 		if user, err = b.makeResponder(ctx, s, entry); err != nil {
 			return "", err
@@ -225,40 +233,6 @@ func (b *backend) makeResponder(ctx context.Context, s logical.Storage, entry *c
 		Type: chain.TypeUser, Config: &config, User: chain.UserChange{Account: &entry.Account},
 	})
 	return user, err
-}
-
-// deleteCallout takes the callout out of its account, and then deletes it, so that
-// no server asks what nobody answers.
-func (b *backend) deleteCallout(ctx context.Context, s logical.Storage, name string) (accounts []string, err error) {
-	longest, err := b.limits.longestLife(ctx, s, b.System(), time.Now())
-	if err != nil {
-		return nil, err
-	}
-	b.writing.Lock()
-	defer b.writing.Unlock()
-	entry, err := readCallout(ctx, s, name)
-	if entry == nil || err != nil {
-		return nil, err
-	}
-	ctx, done := store.Whole(ctx)
-	defer done()
-	account, err := b.chain.Account(ctx, s, entry.Account)
-	if err != nil {
-		return nil, err
-	}
-	if account != nil {
-		id, err := b.chain.DropCallout(ctx, s, entry.Account, name)
-		if err != nil {
-			return nil, err
-		}
-		accounts = append(accounts, id)
-	}
-	if entry.MadeUser {
-		if _, err := b.chain.Delete(ctx, s, entry.User, chain.Deletion{Longest: longest}); err != nil {
-			return nil, err
-		}
-	}
-	return accounts, b.dropCallout(ctx, s, name)
 }
 
 // calloutWarnings are the things about a callout that are allowed and rarely meant.

@@ -142,8 +142,24 @@ func crashWrites(t *testing.T) map[string]crashWrite {
 		"a revocation is undone": {given: func(m *chainMount) { m.write("jwt/alice/revoke", nil) },
 			operation: write, path: "jwt/alice/revoke", data: fields{"undo": true}, repeated: "is not revoked"},
 	})
+	maps.Copy(writes, crashWritesOfCallouts())
 	maps.Copy(writes, crashWritesByItself(user))
 	return writes
+}
+
+// crashWritesOfCallouts are those of auth callouts.
+func crashWritesOfCallouts() map[string]crashWrite {
+	type fields = map[string]any
+	given := func(m *chainMount) {
+		m.write("callout/edge", fields{"account": "unused", "roles": "web"})
+		m.deliverPending()
+	}
+	return map[string]crashWrite{
+		"a callout is made":    {operation: logical.CreateOperation, path: "callout/edge", data: fields{"account": "unused", "roles": "web"}},
+		"a callout is written": {given: given, operation: logical.UpdateOperation, path: "callout/edge", data: fields{"allowed_accounts": "orders", "xkey": false}},
+		"a callout is rotated": {given: given, operation: logical.UpdateOperation, path: "callout/edge/rotate"},
+		"a callout is deleted": {given: given, operation: logical.DeleteOperation, path: "callout/edge"},
+	}
 }
 
 // crashWritesByItself are those of which no request is the cause, or one that Vault
@@ -216,6 +232,7 @@ func TestEveryWriteIsBrokenSomewhere(t *testing.T) {
 	nothing := map[string]string{
 		loginPattern:                      "stores nothing",
 		previewPattern:                    "stores nothing",
+		authorizePattern:                  "stores nothing",
 		signPattern:                       "stores nothing",
 		"jwt/(?P<name>[^/]+)/activation$": "stores nothing",
 		credsPattern:                      "stores, as whatever issues, the longest life of a JWT at most, which is one entry",

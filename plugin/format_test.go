@@ -68,7 +68,13 @@ func TestAMountInTheFirstFormatIsRead(t *testing.T) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: value}))
 	}
 	m.restart()
-	require.Equal(t, stored.Reads, m.formatReads())
+	reads := m.formatReads()
+	for path, fields := range stored.Reads { // later versions may have more
+		for field, value := range fields {
+			require.Contains(t, reads[path], field, path)
+			require.Equal(t, value, reads[path][field], "%s of %s", field, path)
+		}
+	}
 	for _, path := range []string{"jwt/orders/revoke", "config/server"} {
 		m.read(path)
 	}

@@ -9,10 +9,11 @@ import (
 
 // A write that takes several storage entries can die between two of them: with the
 // process, or because storage fails. One of config is carried to its end then, since
-// all that it stores stands in its first entry (chain.Finish). One of a role is made to
-// be what the role's entry is (settleRoles).
+// all that it stores stands in its first entry (chain.Finish). What stands
+// for a role or an auth callout is made to be what its entry is (settleRoles,
+// settleCallouts).
 
-// finish does both, when the mount starts and about once a minute, on the node that may
+// finish does all of this, when the mount starts and about once a minute, on the node that may
 // write.
 func (b *backend) finish(ctx context.Context, s logical.Storage) error {
 	if !b.writesAllowed() {
@@ -20,7 +21,7 @@ func (b *backend) finish(ctx context.Context, s logical.Storage) error {
 	}
 	b.writing.Lock()
 	defer b.writing.Unlock()
-	return errors.Join(b.finishConfig(ctx, s), b.settleRoles(ctx, s))
+	return errors.Join(b.finishConfig(ctx, s), b.settleRoles(ctx, s), b.settleCallouts(ctx, s))
 }
 
 // finishConfig carries a write of config to its end, if there is one that has died half
