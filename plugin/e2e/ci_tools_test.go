@@ -161,5 +161,5 @@ func testAnsible(e *env, p *ciPage, section guide) {
 	token := p.token(e.t, "GitLab", pipelines["GitLab"].claims, nil)
 	_, answer := e.readBy(ansible, read["url"].(string), read["mount_point"].(string), read["role_id"].(string), token, read["path"].(string))
 	require.Equal(e.t, "{{ nats.data.data.creds }}", at(e.t, play, 1, "ansible.builtin.copy", "content")) // the answer is nats.data
-	e.connect(at(e.t, answer, "data", "creds").(string)).publishes("ci.gitlab.acme/web%2Eshop.new")
+	e.connect(at(e.t, answer, "data", "creds").(string)).publishes("ci.gitlab.acme/web%2Eshop.ansible")
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // kubernetesPage is docs/kubernetes.md with its commands run, for a namespace that has the service account
-// api. What its role for reads gives lives for seconds.
+// api. What its role for reads gives lives for seconds, so that Agent is seen to replace it.
 type kubernetesPage struct {
 	guide
 	*namespace
@@ -45,7 +45,9 @@ func (e *env) kubernetesPage() *kubernetesPage {
 		"mountPath: nats\n": "mountPath: " + e.mount + "\n", "mount: nats\n": "mount: " + e.mount + "\n",
 		"vaultAuthMountPath: nats": "vaultAuthMountPath: " + e.mount, "user_ttl=1h": "user_ttl=8s",
 	})
-	e.shell(dir, strings.Join(p.blocks("sh"), "\n"))
+	for _, block := range p.blocks("sh") {
+		e.shell(dir, block)
+	}
 	return p
 }
 
@@ -104,9 +106,10 @@ func TestWorkloadsInKubernetesGetWhatTheirServiceAccountMay(t *testing.T) {
 	t.Parallel()
 	e := start(t)
 	p := e.kubernetesPage()
+	t.Run("Vault Agent injector", func(t *testing.T) { testAgentInjector(e.in(t), p) })
+	e.write("role/service", fields{"user_ttl": "1h"}) // as the page has it
 	for section, test := range map[string]func(e *env, p *kubernetesPage){
 		"A job":                      testJob,
-		"Vault Agent injector":       testAgentInjector,
 		"External Secrets":           testExternalSecrets,
 		"Vault Secrets Operator":     testVaultSecretsOperator,
 		"Secrets Store CSI provider": testCSIProvider,
