@@ -137,8 +137,8 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	if err := b.normalizeJSON(req); err != nil {
 		return false, false, logical.CodedError(400, err.Error())
 	}
-	if b.format.Check(ctx, req.Storage, Version) != nil {
-		return false, false, nil // HandleRequest says why: Vault hides an error of this check
+	if err := b.format.Check(ctx, req.Storage, Version); err != nil {
+		return false, false, nil //nolint:nilerr // HandleRequest says why: Vault hides an error of this check
 	}
 	return b.Backend.HandleExistenceCheck(ctx, req)
 }

@@ -125,7 +125,8 @@ listener "tcp" {
 	registered("the later version to be in the catalog", true, pluginVersion)
 	e.client = client
 	e.runs(formerVersion)
-	require.NoError(t, client.Sys().TuneMountWithContext(e.ctx(), "auth/nats", api.MountConfigInput{PluginVersion: pluginVersion}))
+	_, err = client.Logical().WriteWithContext(e.ctx(), "sys/mounts/auth/nats/tune", fields{"plugin_version": pluginVersion})
+	require.NoError(t, err)
 	_, err = client.Sys().ReloadPluginWithContext(e.ctx(), &api.ReloadPluginInput{Plugin: stack.PluginName})
 	require.NoError(t, err)
 	e.runs(pluginVersion)
