@@ -42,7 +42,7 @@ func (m *chainMount) known() map[string]bool {
 func (m *chainMount) state(known map[string]bool) map[string]string {
 	m.t.Helper()
 	state := map[string]any{"config": m.look("config")}
-	for _, prefix := range []string{"jwt/", "role/", "issuer/"} {
+	for _, prefix := range []string{"jwt/", "role/", "issuer/", "callout/"} {
 		resp, err := m.do(logical.ListOperation, prefix, nil)
 		require.NoError(m.t, err)
 		names, _ := resp.Data["keys"].([]string)
@@ -82,7 +82,7 @@ func (m *chainMount) storedState(known map[string]bool) map[string]string {
 	for key, value := range stored {
 		below, _, _ := strings.Cut(key, "/")
 		switch below {
-		case "config", "settings", "jwt", "role", "issuer", "revoked":
+		case "config", "settings", "jwt", "role", "issuer", "callout", "revoked":
 			state[maskedText(m.t, []byte(key), known)] = maskedText(m.t, []byte(value), known)
 		case "account-id":
 			state[maskedText(m.t, []byte(key), known)] = "there"

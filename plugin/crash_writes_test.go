@@ -157,7 +157,7 @@ func crashWritesOfCallouts() map[string]crashWrite {
 	return map[string]crashWrite{
 		"a callout is made":    {operation: logical.CreateOperation, path: "callout/edge", data: fields{"account": "unused", "roles": "web"}},
 		"a callout is written": {given: given, operation: logical.UpdateOperation, path: "callout/edge", data: fields{"allowed_accounts": "orders", "xkey": false}},
-		"a callout is rotated": {given: given, operation: logical.UpdateOperation, path: "callout/edge/rotate"},
+		"a callout is rotated": {given: given, counts: true, operation: logical.UpdateOperation, path: "callout/edge/rotate"},
 		"a callout is deleted": {given: given, operation: logical.DeleteOperation, path: "callout/edge"},
 	}
 }
