@@ -33,7 +33,7 @@ const formatOne = "testdata/format-1.json"
 
 // formatReads are read of a stored mount. What a read makes anew, and what the mount
 // keeps of time, is left out.
-var formatReads = []string{"config", "issuer/oidc", "role/dev", "role/oidc", "role/scoped", "role/ops", "jwt/orders", "jwt/alice", "jwt/elsewhere", "jwt/orders/keys/default", "jwt/orders/keys/reader"}
+var formatReads = []string{"config", "issuer/oidc", "role/dev", "role/oidc", "role/scoped", "role/ops", "jwt/orders", "jwt/alice", "jwt/elsewhere", "jwt/orders/keys/default", "jwt/orders/keys/reader", "callout/edge"}
 
 func (m *credsMount) formatReads() map[string]map[string]any {
 	m.t.Helper()
@@ -94,7 +94,7 @@ func TestAMountInTheFirstFormatIsRead(t *testing.T) {
 	m.write("jwt/orders", map[string]any{"config": map[string]any{"description": "later"}})
 	m.write("jwt/alice/revoke", nil)
 	for path := range stored.Reads {
-		if strings.HasPrefix(path, "role/") || path == "jwt/alice" {
+		if strings.HasPrefix(path, "role/") || strings.HasPrefix(path, "callout/") || path == "jwt/alice" {
 			m.must(logical.DeleteOperation, path, nil)
 		}
 	}
@@ -176,6 +176,8 @@ func writeFormatOne(t *testing.T) {
 	m.role("oidc", map[string]any{"issuer": "oidc"})
 	m.role("scoped", map[string]any{"scoped": true, "user_template": `{"pub":{"allow":["orders.>"]}}`})
 	m.vaultRole("ops", nil)
+	m.must(logical.CreateOperation, "jwt/doors", map[string]any{"type": "account"})
+	m.must(logical.CreateOperation, "callout/edge", map[string]any{"account": "doors", "roles": "dev", "default_role": "dev"})
 	m.write("config/rotate", map[string]any{"overlap": forEver})
 	m.lease("ops", nil)
 	// What takes NATS servers, and an import that was deleted again.
