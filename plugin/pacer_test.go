@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,15 +15,29 @@ type pacedAccount struct {
 	pacer
 	begun time.Time
 	takes time.Duration
+
+	lock  sync.Mutex
 	at    []time.Duration // of the updates
 	ended []time.Duration
 }
 
+func (p *pacedAccount) note(times *[]time.Duration) {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	*times = append(*times, time.Since(p.begun))
+}
+
+func (p *pacedAccount) noted(times *[]time.Duration) []time.Duration {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	return slices.Clone(*times)
+}
+
 func (p *pacedAccount) change(account string) {
 	p.update(account, func(done func()) {
-		p.at = append(p.at, time.Since(p.begun))
+		p.note(&p.at)
 		time.AfterFunc(p.takes, func() {
-			p.ended = append(p.ended, time.Since(p.begun))
+			p.note(&p.ended)
 			done()
 		})
 	})
@@ -38,23 +54,23 @@ func TestUpdatesOfAnAccountThatComeTogetherAreFew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &pacedAccount{begun: time.Now(), takes: 5 * time.Millisecond}
 		p.change("A")
-		require.Equal(t, []time.Duration{0}, p.at, "the first waits for nothing")
+		require.Equal(t, []time.Duration{0}, p.noted(&p.at), "the first waits for nothing")
 		for range 1000 {
 			p.change("A")
 			time.Sleep(2 * time.Millisecond)
 		}
 		p.rest(t)
-		require.Less(t, len(p.at), 12)
-		last := p.at[len(p.at)-1]
+		require.Less(t, len(p.noted(&p.at)), 12)
+		last := p.noted(&p.at)[len(p.noted(&p.at))-1]
 		require.GreaterOrEqual(t, last, 2*time.Second-2*time.Millisecond, "the last is not forgotten")
 		require.Less(t, last, 2*time.Second+maxPause+p.takes)
 
-		count := len(p.at)
+		count := len(p.noted(&p.at))
 		p.change("A")
 		p.change("B")
-		require.Len(t, p.at, count+2, "after a rest, and for another account, nothing waits")
+		require.Len(t, p.noted(&p.at), count+2, "after a rest, and for another account, nothing waits")
 		p.rest(t)
-		require.Len(t, p.at, count+2)
+		require.Len(t, p.noted(&p.at), count+2)
 	})
 }
 
@@ -67,17 +83,17 @@ func TestAnUpdateThatFollowsAnotherWaitsForWhatThatCost(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p := &pacedAccount{begun: time.Now(), takes: takes}
 			for range 20 { // each when the servers have the one before
-				asked, ended := time.Since(p.begun), len(p.ended)
+				asked, ended := time.Since(p.begun), len(p.noted(&p.ended))
 				p.change("A")
-				for len(p.ended) == ended {
+				for len(p.noted(&p.ended)) == ended {
 					time.Sleep(time.Millisecond)
 					synctest.Wait()
 				}
-				require.LessOrEqual(t, p.ended[ended]-asked, most)
+				require.LessOrEqual(t, p.noted(&p.ended)[ended]-asked, most)
 			}
 			p.rest(t)
-			require.Len(t, p.at, 20)
-			busy := 20 * takes.Seconds() / p.ended[19].Seconds()
+			require.Len(t, p.noted(&p.at), 20)
+			busy := 20 * takes.Seconds() / p.noted(&p.ended)[19].Seconds()
 			if takes < maxPause/restFactor {
 				require.LessOrEqual(t, busy, 1.0/restFactor, "of the servers' time")
 			}
@@ -91,7 +107,7 @@ func TestAnUpdateThatNeverEndsHoldsUpNothing(t *testing.T) {
 		p.change("A")
 		p.change("A")
 		p.rest(t)
-		require.Equal(t, []time.Duration{0, maxPause}, p.at)
+		require.Equal(t, []time.Duration{0, maxPause}, p.noted(&p.at))
 		time.Sleep(2 * time.Hour)
 	})
 }
