@@ -76,6 +76,7 @@ type Reconciler struct {
 	accountServers *accountServers // nil if accounts are pushed over NATS
 	fleet          *fleet
 	others         *others
+	looks          *looks
 	calling        singleflight.Group
 
 	queue  workqueue.TypedDelayingInterface[string]
@@ -92,8 +93,9 @@ type Reconciler struct {
 
 	// Whoever is syncing has these: the fleet's arrivals up to which the removed
 	// accounts were removed again, and those at which it did not help to have all
-	// files written anew. A server of another operator may have no room for ours.
-	swept, futile uint64
+	// files written anew, for a server of another operator may have no room for ours;
+	// and those up to which it was looked at what servers have loaded.
+	swept, futile, looked uint64
 
 	// Whoever is syncing has this too: when the account servers may be given everything
 	// again while there is no connection to NATS.
@@ -111,7 +113,8 @@ type undone struct {
 	wishes    uint64 // how often it was asked for
 	changed   uint64 // the last wish that told of a change, which the source keeps as pending; 0 if none did
 	attempted uint64 // the last wish that an attempt, which failed, was for
-	rewrite   bool   // a server has lost the file
+	rewrite   bool   // a server has lost the file, or goes by another
+	look      bool   // it is to be seen what servers go by once it is delivered
 	waiting   []waiter
 	since     time.Time
 	attempts  int
@@ -145,6 +148,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		config: cfg, source: src, logger: cfg.Logger,
 		fleet:     newFleet(),
 		others:    newOthers(),
+		looks:     newLooks(),
 		queue:     workqueue.NewTypedDelayingQueue[string](),
 		ctx:       ctx,
 		cancel:    cancel,
@@ -165,6 +169,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		r.link.heard, r.link.pushed, r.link.overrun = r.event, r.otherPushed, r.compareSoon
 		r.tasks.Go(r.meetStrangers)
 		r.tasks.Go(r.pushAgain)
+		r.tasks.Go(r.keepLooking)
 	}
 	for range workers {
 		r.tasks.Go(r.work)
@@ -179,6 +184,7 @@ func (r *Reconciler) Close() {
 	r.cancel()
 	r.queue.ShutDown()
 	r.others.queue.ShutDown()
+	r.looks.queue.ShutDown()
 	if r.link != nil {
 		r.link.close()
 	}
@@ -315,8 +321,9 @@ func (r *Reconciler) attempt(id string) {
 		return true
 	})
 	u.outcome, u.err, u.attempted = result, err, wishes
+	look := err == nil && result.accountJWT != "" && (changed || u.look) && r.link != nil
 	if err == nil && u.changed <= wishes {
-		u.changed = 0
+		u.changed, u.look = 0, false
 	}
 	switch {
 	case err == nil && u.wishes == wishes:
@@ -331,6 +338,9 @@ func (r *Reconciler) attempt(id string) {
 	}
 	first := u.attempts == 1
 	r.mu.Unlock()
+	if look {
+		r.lookLater(id)
+	}
 
 	for _, w := range told {
 		w.done(result, err)

@@ -166,6 +166,7 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 			s.futile = s.fleet.arrivals()
 		}
 	}
+	s.lookAtLoaded()
 	if o.Unknown || o.Prune {
 		return s.unknown(ctx, o.Prune)
 	}

@@ -49,8 +49,9 @@ func DeliveryUser(issuerAccount string) *jwt.User {
 		"$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP", // what a server has of an account,
 		"$SYS.REQ.CLAIMS.PACK",             // and of all
 		"$SYS.REQ.CLAIMS.DELETE",
-		"$SYS.REQ.SERVER.PING",   // which servers there are,
-		"$SYS.REQ.SERVER.*.VARZ", // and which operators they trust
+		"$SYS.REQ.SERVER.PING",          // which servers there are,
+		"$SYS.REQ.SERVER.*.VARZ",        // which operators they trust,
+		"$SYS.REQ.SERVER.PING.ACCOUNTZ", // and which accounts they go by
 	}
 	user.Sub.Allow = jwt.StringList{
 		"_INBOX.>",
