@@ -73,6 +73,8 @@ func TestAServerThatGoesByAFormerAccountIsMadeToLoadItAnew(t *testing.T) {
 			require.NoError(w.t, r.Deliver(testContext(w.t), id))
 		},
 		"after a comparison when a server has come": func(w *world, r *Reconciler, _ string) {
+			require.NoError(w.t, r.Deliver(testContext(w.t), w.systemID))
+			w.knows(r, 2)
 			_, err := r.Sync(testContext(w.t), Options{})
 			require.NoError(w.t, err)
 		},
