@@ -193,7 +193,8 @@ func (b *backend) changeCallout(ctx context.Context, s logical.Storage, name str
 	var theirs *fault.Error
 	if errors.As(err, &theirs) { // nothing is changed by what is refused
 		if stored == nil {
-			return "", errors.Join(err, b.dropCallout(ctx, s, name))
+			_, undone := b.settleDeleted(ctx, s, name, entry) // with a user that was made for it
+			return "", errors.Join(err, undone)
 		}
 		return "", errors.Join(err, b.putCallout(ctx, s, name, stored))
 	}

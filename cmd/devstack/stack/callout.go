@@ -3,8 +3,6 @@ package stack
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -69,19 +67,11 @@ func StartCallout(ctx context.Context, config CalloutConfig) (*Callout, error) {
 }
 
 func (c *Callout) healthy(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+"/healthz", nil)
+	response, err := get(ctx, c.URL+"/healthz")
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s is not healthy: %s", CalloutName, response.Status)
-	}
-	return nil
+	return response.Body.Close()
 }
 
 // Stop ends it in good order.

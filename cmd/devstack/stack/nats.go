@@ -167,19 +167,28 @@ func (n *NATS) WaitForClient(ctx context.Context) error {
 
 // Status reads one of the server's monitoring endpoints, such as "connz?auth=true".
 func (n *NATS) Status(ctx context.Context, endpoint string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Monitor+"/"+endpoint, nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := get(ctx, n.Monitor+"/"+endpoint)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: status %s", endpoint, response.Status)
-	}
 	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// get asks for what has to be answered with status 200.
+func get(ctx context.Context, url string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.Join(fmt.Errorf("%s: status %s", request.URL.Path, response.Status), response.Body.Close())
+	}
+	return response, nil
 }
 
 // Reload has the server read a new configuration without a restart.
