@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
@@ -57,7 +58,8 @@ type backend struct {
 
 	delivery deliverer
 	pacer    pacer // of revocations
-	dry      bool  // it is there for a dry run: nothing is delivered
+	metrics  *prometheus.Registry
+	dry      bool // it is there for a dry run: nothing is delivered
 }
 
 // Factory makes the backend of one mount; Vault calls it when the mount is
@@ -84,6 +86,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 	}
 	b.chain = chain.New(conf.Logger, b.deliver)
 	b.issuers.Dropped = (*issuer).close
+	b.metrics = b.newMetrics()
 	b.background, b.stop = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           mountHelp,
@@ -107,6 +110,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 			b.pathsJWT(),
 			b.pathsCallout(),
 			b.pathsSync(),
+			b.pathsMetrics(),
 		),
 		Secrets:        []*framework.Secret{b.secretUser()},
 		AuthRenew:      b.renewLogin,

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"iter"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,6 +57,7 @@ type figures struct {
 	at                          time.Duration
 	memory                      int64 // resident, in bytes
 	threads, files, connections int
+	goroutines                  int
 }
 
 // sampleEvery is how often the figures of the plugin are taken.
@@ -62,7 +66,8 @@ const sampleEvery = 2 * time.Second
 // sample takes the figures of the leader's plugin until end is called.
 func (r *trial) sample() (end func() []figures) {
 	r.t.Helper()
-	plugins, err := r.vaults[r.waitForLeader()].PluginProcesses()
+	leader := r.waitForLeader()
+	plugins, err := r.vaults[leader].PluginProcesses()
 	require.NoError(r.t, err)
 	require.Len(r.t, plugins, 1)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -74,6 +79,12 @@ func (r *trial) sample() (end func() []figures) {
 		defer ticker.Stop()
 		for began := time.Now(); ; {
 			f, err := figuresOf(plugins[0])
+			if err == nil {
+				f.goroutines, err = r.goroutines(ctx, leader)
+			}
+			if ctx.Err() != nil {
+				return
+			}
 			if err != nil {
 				r.t.Errorf("the plugin's figures: %s", err)
 				return
@@ -94,23 +105,42 @@ func (r *trial) sample() (end func() []figures) {
 	}
 }
 
+// goroutines reads how many the plugin of a node has.
+func (r *trial) goroutines(ctx context.Context, node int) (int, error) {
+	resp, err := r.clients[node].Logical().ReadRawWithContext(ctx, r.path("metrics"))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	for _, metric := range families["go_goroutines"].GetMetric() {
+		return int(metric.GetGauge().GetValue()), nil
+	}
+	return 0, errors.New("the mount's metrics have no go_goroutines")
+}
+
 // flat checks that what the process has in the last quarter of the samples is what it had
 // in the second, when it was warm.
 func (r *trial) flat(taken []figures) {
 	r.t.Helper()
 	quarter := len(taken) / 4
 	require.Positive(r.t, quarter, "the soak is too short for figures")
-	lines := []string{"", "| of the plugin's process | memory | threads | files | connections |", "| --- | --- | --- | --- | --- |"}
+	lines := []string{"", "| of the plugin's process | memory | goroutines | threads | files | connections |", "| --- | --- | --- | --- | --- | --- |"}
 	var quarters [4]figures
 	for i := range quarters {
 		quarters[i] = median(taken[i*quarter : (i+1)*quarter])
 		f := quarters[i]
-		lines = append(lines, fmt.Sprintf("| minutes %.1f to %.1f | %.1f MB | %d | %d | %d |", taken[i*quarter].at.Minutes(),
-			taken[(i+1)*quarter-1].at.Minutes(), float64(f.memory)/(1<<20), f.threads, f.files, f.connections))
+		lines = append(lines, fmt.Sprintf("| minutes %.1f to %.1f | %.1f MB | %d | %d | %d | %d |", taken[i*quarter].at.Minutes(),
+			taken[(i+1)*quarter-1].at.Minutes(), float64(f.memory)/(1<<20), f.goroutines, f.threads, f.files, f.connections))
 	}
 	r.t.Log(strings.Join(lines, "\n"))
 	warm, last := quarters[1], quarters[3]
 	require.Less(r.t, last.memory, warm.memory+warm.memory/4+8<<20, "bytes of memory, which were %d", warm.memory)
+	require.LessOrEqual(r.t, last.goroutines, warm.goroutines+warm.goroutines/10+4, "goroutines")
 	require.LessOrEqual(r.t, last.threads, warm.threads+4, "threads")
 	require.LessOrEqual(r.t, last.files, warm.files+4, "files")
 	require.LessOrEqual(r.t, last.connections, warm.connections+4, "connections")
@@ -131,5 +161,6 @@ func median(of []figures) figures {
 		threads:     int(middle(func(f figures) int64 { return int64(f.threads) })),
 		files:       int(middle(func(f figures) int64 { return int64(f.files) })),
 		connections: int(middle(func(f figures) int64 { return int64(f.connections) })),
+		goroutines:  int(middle(func(f figures) int64 { return int64(f.goroutines) })),
 	}
 }
