@@ -3,10 +3,13 @@ package delivery
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	json "github.com/go-json-experiment/json/v1"
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"k8s.io/client-go/util/workqueue"
 )
@@ -19,6 +22,10 @@ import (
 // JWT pushed again is no change to it. So some time after a push that may have been a
 // change the servers are asked what they go by, and are made to load the account anew
 // where that is something else.
+//
+// Where both put theirs into use at once, a server can even go by the former account and
+// name the present one (updateAccountWithClaimJWT): the name is set last. So what it says
+// of the revocations that it goes by counts too.
 const (
 	lookAfter = 2 * time.Second
 
@@ -40,7 +47,8 @@ type accountz struct {
 	Data   struct {
 		Accounts []string `json:"accounts"`
 		Account  struct {
-			JWT string `json:"jwt"`
+			JWT     string               `json:"jwt"`
+			Revoked map[string]time.Time `json:"revoked_user"`
 		} `json:"account_detail"`
 	} `json:"data"`
 }
@@ -136,8 +144,23 @@ func (s *syncRun) lookAtLoaded() {
 // goesByAnother returns the name of a server of ours that has the account loaded and
 // goes by another JWT, empty if there is none.
 func (r *Reconciler) goesByAnother(id, wanted string) (name string) {
+	revoked := sync.OnceValues(func() (jwt.RevocationList, error) {
+		claims, err := jwt.DecodeAccountClaims(wanted)
+		if err != nil {
+			return nil, err
+		}
+		return claims.Revocations, nil
+	})
 	r.askLoaded(id, func(answer accountz) {
-		if loaded := strings.TrimSpace(answer.Data.Account.JWT); loaded != "" && loaded != wanted {
+		loaded := strings.TrimSpace(answer.Data.Account.JWT)
+		if loaded == "" {
+			return
+		}
+		same := loaded == wanted
+		if list, err := revoked(); same && err == nil {
+			same = maps.EqualFunc(list, answer.Data.Account.Revoked, func(before int64, shown time.Time) bool { return before == shown.Unix() })
+		}
+		if !same {
 			name = answer.Server.Name
 		}
 	})

@@ -21,7 +21,8 @@ type forgetfulServer struct {
 	mu       sync.Mutex
 	former   string // that it goes by
 	heals    bool
-	loaded   map[string]string // by account
+	loaded   map[string]string    // by account
+	revoked  map[string]time.Time // that it goes by, whatever it says that it has loaded
 	rewrites int
 }
 
@@ -39,6 +40,12 @@ func (w *world) forgetfulServer(s *natsserver.Server, account, former string, he
 			f.rewrites++
 			if f.heals {
 				f.loaded[account] = strings.TrimSpace(text)
+				claims, err := jwt.DecodeAccountClaims(f.loaded[account])
+				require.NoError(w.t, err)
+				f.revoked = map[string]time.Time{}
+				for key, before := range claims.Revocations {
+					f.revoked[key] = time.Unix(before, 0).UTC()
+				}
 			}
 		}
 		_ = m.Respond([]byte(`{` + forgetful + `,"data":{"code":200,"message":"done"}}`))
@@ -50,7 +57,7 @@ func (w *world) forgetfulServer(s *natsserver.Server, account, former string, he
 		defer f.mu.Unlock()
 		data := map[string]any{"accounts": []string{account}}
 		if asked.Account != "" {
-			data = map[string]any{"account_detail": map[string]any{"jwt": f.loaded[asked.Account]}}
+			data = map[string]any{"account_detail": map[string]any{"jwt": f.loaded[asked.Account], "revoked_user": f.revoked}}
 		}
 		text, err := json.Marshal(data)
 		require.NoError(w.t, err)
@@ -110,6 +117,31 @@ func TestAServerThatGoesByAFormerAccountIsMadeToLoadItAnew(t *testing.T) {
 			require.Equal(t, 1, rewrites)
 		})
 	}
+}
+
+func TestAServerThatNamesAnAccountAndGoesByAFormerOneIsMadeToLoadItAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s, _ := w.fullServer()
+	account := w.addAccount("orders")
+	w.set(account.id, w.accountJWT(account.id, "orders", func(c *jwt.AccountClaims) { c.Revoke("*") }))
+	f := w.forgetfulServer(s, account.id, w.wanted[account.id], true)
+	r := w.reconcilerThatWaits(w.config(s.ClientURL()), time.Hour)
+	require.NoError(t, r.Deliver(testContext(t), w.systemID))
+	w.knows(r, 2)
+	require.NoError(t, r.Deliver(testContext(t), account.id))
+	w.eventually(func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.revoked) == 0 {
+			return errors.New("a server goes by an account without its revocations")
+		}
+		return nil
+	})
+	require.Never(t, func() bool {
+		_, rewrites := f.goesBy(account.id)
+		return rewrites > 1
+	}, 2*lookAfter, 50*time.Millisecond)
 }
 
 func TestAServerThatNeverGoesByAnAccountIsNotMadeToForEver(t *testing.T) {

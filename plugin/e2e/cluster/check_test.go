@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -88,9 +89,13 @@ func (r *trial) serversHave(name string, entry fields) error {
 		return fmt.Errorf("the mount does not know that account %s is delivered", name)
 	}
 	for i, server := range r.servers {
-		has, err := loaded(r.t.Context(), server, id)
+		has, revoked, err := goesBy(r.t.Context(), server, id)
 		if err != nil || has != "" && has != accountJWT {
 			return fmt.Errorf("server %d has account %s on disk as the mount has it, and judges by another (%v)", i, name, err)
+		}
+		same := func(before int64, shown time.Time) bool { return before == shown.Unix() }
+		if has != "" && !maps.EqualFunc(claims.Revocations, revoked, same) {
+			return fmt.Errorf("server %d has loaded account %s as the mount has it, and judges by %d revocations where there are %d", i, name, len(revoked), len(claims.Revocations))
 		}
 	}
 	return nil

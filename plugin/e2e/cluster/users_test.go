@@ -116,23 +116,24 @@ func accountFile(server *stack.NATS, id string) string {
 	return filepath.Join(server.Dir, "jwt", id+".jwt")
 }
 
-// loaded returns the account JWT by which a nats-server judges who comes in, empty while
-// it has not had to.
-func loaded(ctx context.Context, server *stack.NATS, id string) (string, error) {
+// goesBy says by which account JWT and by which revocations a server judges who comes in;
+// it has loaded nothing that it has not had to.
+func goesBy(ctx context.Context, server *stack.NATS, id string) (accountJWT string, revoked map[string]time.Time, err error) {
 	var accounts struct {
 		Accounts []string `json:"accounts"`
 	}
 	if err := server.Status(ctx, "accountz", &accounts); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if !slices.Contains(accounts.Accounts, id) {
-		return "", nil
+		return "", nil, nil
 	}
 	var account struct {
 		Detail struct {
-			JWT string `json:"jwt"`
+			JWT     string               `json:"jwt"`
+			Revoked map[string]time.Time `json:"revoked_user"`
 		} `json:"account_detail"`
 	}
-	err := server.Status(ctx, "accountz?acc="+id, &account)
-	return strings.TrimSpace(account.Detail.JWT), err
+	err = server.Status(ctx, "accountz?acc="+id, &account)
+	return strings.TrimSpace(account.Detail.JWT), account.Detail.Revoked, err
 }
