@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/callout"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/trust"
 )
 
 func (b *backend) pathCalloutAuthorize() *framework.Path {
@@ -24,7 +26,6 @@ func (b *backend) pathCalloutAuthorize() *framework.Path {
 			"name": calloutNameField(),
 			"request": {
 				Type:         framework.TypeString,
-				Required:     true,
 				Description:  "What the nats-server has sent, in standard base64.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
@@ -32,18 +33,24 @@ func (b *backend) pathCalloutAuthorize() *framework.Path {
 				Type:        framework.TypeString,
 				Description: "The message's header " + callout.XKeyHeader + ". Absent where the message had none.",
 			},
+			"batch_input": {
+				Type:         framework.TypeSlice,
+				Description:  fmt.Sprintf("In place of request and server_xkey: a list of objects with these, %d at most.", mostAsked),
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback: b.authorizeOrForward,
 				Summary:  "Answer what a nats-server asks about a client.",
-				Responses: responds(http.StatusOK, "The answer, also where it is a refusal.", map[string]*framework.FieldSchema{
-					"response":        {Type: framework.TypeString, Required: true, Description: "What is to be sent to the nats-server, in standard base64."},
-					"allowed":         {Type: framework.TypeBool, Required: true, Description: "Whether the client is let in. Why it is not stands in the response, which the nats-server logs."},
+				Responses: responds(http.StatusOK, "The answer, also where it is a refusal. batch_results alone for a batch_input.", map[string]*framework.FieldSchema{
+					"response":        {Type: framework.TypeString, Description: "What is to be sent to the nats-server, in standard base64."},
+					"allowed":         {Type: framework.TypeBool, Description: "Whether the client is let in. Why it is not stands in the response, which the nats-server logs."},
 					"role":            {Type: framework.TypeString, Description: "Role of a client that is let in."},
 					"account":         {Type: framework.TypeString, Description: "Account of a client that is let in."},
 					"user_name":       {Type: framework.TypeString, Description: "Name of the NATS user of a client that is let in, which nats-server shows."},
 					"user_public_key": {Type: framework.TypeString, Description: "Public key of that user, by which it can be revoked. nats-server does not show it."},
+					"batch_results":   {Type: framework.TypeSlice, Description: "For each of batch_input, in its order, an object with the above; or with error, and status: that of HTTP which it has alone. One with status 503 takes long, or an issuer does not answer: ask for it once more, alone."},
 				}),
 			},
 		},
@@ -62,65 +69,89 @@ func (b *backend) authorizeOrForward(ctx context.Context, req *logical.Request, 
 	return resp, err
 }
 
-// authorize is a login whose answer goes to the nats-server: read what it asks,
-// role, verify, bind, issue, answer. What it makes is for a key of the server's, and
-// no token of Vault's comes of it.
+// authorize is a login whose answer goes to the nats-server. What it makes is for a key
+// of the server's, and no token of Vault's comes of it.
 func (b *backend) authorize(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	now := time.Now()
-	name := textOf(d, "name")
-	ready, err := b.callout(ctx, req.Storage, name)
+	open, err := b.openCallout(ctx, req.Storage, textOf(d, "name"))
+	if err != nil {
+		return answer(err)
+	}
+	if batch, ok := d.GetOk("batch_input"); ok {
+		return b.authorizeBatch(ctx, req.Storage, open, d, batch.([]any))
+	}
+	data, err := b.reply(ctx, req.Storage, open, asking{textOf(d, "request"), textOf(d, "server_xkey")})
+	if err != nil {
+		return answer(err)
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// answering is a callout with what its answers take.
+type answering struct {
+	*authCallout
+	account string // public key of its account
+	signer  *trust.Key
+}
+
+func (b *backend) openCallout(ctx context.Context, s logical.Storage, name string) (*answering, error) {
+	ready, err := b.callout(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	if ready == nil {
-		return answer(fault.In("name", "%q is not a callout", name))
+		return nil, fault.In("name", "%q is not a callout", name)
 	}
-	account, err := b.calloutAccount(ctx, req.Storage, ready)
+	account, err := b.calloutAccount(ctx, s, ready)
 	if err != nil {
 		return nil, err
 	}
 	if account == nil {
-		return answer(errLostAccount("name", ready))
-	}
-	asked, err := readRequest(d, ready, account.PublicKey, now)
-	if err != nil {
-		return answer(err)
+		return nil, errLostAccount("name", ready)
 	}
 	signer, err := account.Callout.Signer()
+	return &answering{ready, account.PublicKey, signer}, err
+}
+
+// asking is what a responder brings: a nats-server's message and its header.
+type asking struct{ request, xkey string }
+
+// reply is the login: read what the nats-server asks, role, verify, bind, issue, answer.
+func (b *backend) reply(ctx context.Context, s logical.Storage, open *answering, what asking) (map[string]any, error) {
+	now := time.Now()
+	asked, err := readRequest(what, open, now)
 	if err != nil {
 		return nil, err
 	}
-	admitted, creds, err := b.admit(ctx, req.Storage, ready, asked, now)
+	admitted, creds, err := b.admit(ctx, s, open.authCallout, asked, now)
 	if err != nil && !isTold(err) {
 		return nil, err
 	}
 	data := map[string]any{"allowed": err == nil}
 	var message []byte
 	if err != nil {
-		message, err = asked.Refuse(signer, err.Error(), now)
+		message, err = asked.Refuse(open.signer, err.Error(), now)
 	} else {
 		data["role"], data["account"] = admitted.name, creds.account
 		data["user_name"], data["user_public_key"] = creds.userName, creds.userPublicKey
-		message, err = asked.Admit(signer, creds.jwt, now)
+		message, err = asked.Admit(open.signer, creds.jwt, now)
 	}
 	if err != nil {
 		return nil, err
 	}
 	data["response"] = base64.StdEncoding.EncodeToString(message)
-	return &logical.Response{Data: data}, nil
+	return data, nil
 }
 
 // readRequest reads what the nats-server asks.
-func readRequest(d *framework.FieldData, ready *authCallout, account string, now time.Time) (*callout.Request, error) {
-	text := textOf(d, "request")
-	if base64.StdEncoding.DecodedLen(len(text)) > callout.MaxRequest+2 {
+func readRequest(what asking, open *answering, now time.Time) (*callout.Request, error) {
+	if base64.StdEncoding.DecodedLen(len(what.request)) > callout.MaxRequest+2 {
 		return nil, fault.In("request", "is too large: at most %d bytes are taken", callout.MaxRequest)
 	}
-	raw, err := base64.StdEncoding.DecodeString(text)
+	raw, err := base64.StdEncoding.DecodeString(what.request)
 	if err != nil || len(raw) == 0 {
 		return nil, fault.In("request", "is not what a nats-server has sent, in standard base64")
 	}
-	asked, err := callout.Read(raw, textOf(d, "server_xkey"), account, ready.seal(now), now)
+	asked, err := callout.Read(raw, what.xkey, open.account, open.seal(now), now)
 	if err != nil {
 		return nil, fault.In("request", "%s", err)
 	}
@@ -204,6 +235,8 @@ request is checked, and the client's token verified as at a login with its role.
 
 The role is the client's user name and the token its password, or its token alone,
 with the role and a colon in front of it or for the default role.
+
+With batch_input many requests are answered at once, for much less of Vault's work.
 
 A refusal is a response too. A status 400 is for a request that is no nats-server's,
 or not for this callout.

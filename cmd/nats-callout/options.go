@@ -61,7 +61,7 @@ func parse(args []string, env func(string) string, out io.Writer) (options, erro
 	flags.StringVar(&o.login.TokenFile, "token-file", "", "`file` with a Vault token, which others keep fresh")
 	flags.StringVar(&o.login.JWTFile, "jwt-file", "", "`file` with a workload token with which to log in to the mount")
 	flags.StringVar(&o.login.Role, "role", "", "`role` of that login (default the mount's default_role)")
-	flags.IntVar(&o.concurrency, "concurrency", 64, "how many requests are with Vault at a `time`; as many wait, and more are turned away")
+	flags.IntVar(&o.concurrency, "concurrency", 256, "how many requests are dealt with at a `time`; more are turned away")
 	flags.DurationVar(&o.timeout, "timeout", 1800*time.Millisecond, "how long a request may take: less than authorization.timeout of the nats-servers, which is 2s by default")
 	flags.StringVar(&o.listen, "listen", ":8080", "`address` for /healthz and /metrics; empty for none")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")

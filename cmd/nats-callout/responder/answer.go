@@ -2,6 +2,7 @@ package responder
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -16,45 +17,151 @@ const (
 
 var outcomes = []string{allowed, refused, failed, overloaded, late}
 
-// work answers what is in the queue until that is closed.
-func (r *Responder) work(ctx context.Context) {
-	for asked := range r.queue {
-		r.metrics.inFlight.Inc()
-		r.answer(ctx, asked)
-		asked.over()
-		r.metrics.inFlight.Dec()
-	}
-}
+const (
+	// mostTogether is how many requests go to Vault together, which is what the mount
+	// takes, and mostBytes about how many bytes: nothing waits for much that is large.
+	mostTogether = 64
+	mostBytes    = 256 << 10
 
-// answer has the mount answer a request. It tries again as long as there is time, but
-// for what the mount says is no request for this callout.
-func (r *Responder) answer(ctx context.Context, asked request) {
-	deadline := asked.came.Add(r.config.Timeout)
-	if !time.Now().Before(deadline) {
-		r.count(asked, late)
-		return
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
+	// headway is how long Vault may take before the next requests do not wait for it
+	// any longer. Until then they gather, and go together: what a request costs Vault
+	// is more than what the mount does for it. With few clients nothing waits.
+	headway = 5 * time.Millisecond
+
+	// retryWait is between two attempts to bring one request to Vault.
+	retryWait = 100 * time.Millisecond
+)
+
+// carry brings what is in the queue to Vault until that is closed, and returns when all
+// of it is answered.
+func (r *Responder) carry(ctx context.Context) {
+	defer r.carrying.Wait()
 	for {
-		got, err := r.config.Vault.authorize(ctx, asked.Msg)
-		switch {
-		case err == nil:
-			r.respond(asked, got)
-			return
-		case isFinal(err) || ctx.Err() != nil:
-			r.config.Logger.Warn("a client could not be asked about in Vault", "error", err)
-			r.turnAway(asked, failed)
+		asked := r.gather()
+		if asked == nil {
 			return
 		}
-		pause(ctx, retryWait)
+		r.metrics.inFlight.Add(float64(len(asked)))
+		back := make(chan struct{})
+		r.carrying.Go(func() {
+			defer close(back)
+			r.answer(ctx, asked, nil)
+		})
+		wait := time.NewTimer(headway)
+		select {
+		case <-back:
+		case <-wait.C:
+		}
+		wait.Stop()
 	}
 }
 
-// retryWait is between two attempts to bring one request to Vault.
-const retryWait = 100 * time.Millisecond
+// gather waits for a request, and takes what else is there. It returns nothing once the
+// queue is closed.
+func (r *Responder) gather() []request {
+	first, open := <-r.queue
+	if !open {
+		return nil
+	}
+	asked := []request{first}
+	for bytes := len(first.Data); len(asked) < mostTogether && bytes < mostBytes; {
+		select {
+		case next, open := <-r.queue:
+			if !open {
+				return asked
+			}
+			asked = append(asked, next)
+			bytes += len(next.Data)
+		default:
+			return asked
+		}
+	}
+	return asked
+}
 
-func (r *Responder) respond(asked request, got *verdict) {
+// answer has the mount answer requests, the oldest first. It tries again as long as there
+// is time, but for what the mount says is no request for this callout. failure is of the
+// attempt before.
+func (r *Responder) answer(ctx context.Context, asked []request, failure error) {
+	for {
+		if asked = r.inTime(asked, failure); len(asked) == 0 {
+			return
+		}
+		trying, cancel := context.WithDeadline(ctx, r.deadline(asked[0]))
+		var verdicts []verdict
+		verdicts, failure = r.config.Vault.authorize(trying, asked)
+		switch {
+		case failure == nil:
+			r.deliver(ctx, asked, verdicts)
+			asked = nil
+		case isFinal(failure) || ctx.Err() != nil:
+			for _, one := range asked {
+				r.fail(one, failure)
+			}
+			asked = nil
+		default:
+			pause(trying, retryWait)
+		}
+		cancel()
+	}
+}
+
+func (r *Responder) deadline(asked request) time.Time { return asked.came.Add(r.config.Timeout) }
+
+// inTime returns the requests whose time is not over. A server does not wait any longer
+// for one that has had its turn too late; it does for one that Vault has failed just now.
+func (r *Responder) inTime(asked []request, failure error) []request {
+	now := time.Now()
+	return slices.DeleteFunc(asked, func(one request) bool {
+		switch {
+		case now.Before(r.deadline(one)):
+			return false
+		case failure == nil:
+			r.count(one, late)
+			r.over(one)
+		default:
+			r.fail(one, failure)
+		}
+		return true
+	})
+}
+
+// deliver answers what has a verdict. What has none yet is asked about again, alone: it
+// takes Vault longer than those that it came with.
+func (r *Responder) deliver(ctx context.Context, asked []request, verdicts []verdict) {
+	for i, one := range asked {
+		switch got := verdicts[i]; {
+		case got.err == nil:
+			r.respond(one, got)
+			r.over(one)
+		case got.final:
+			r.fail(one, got.err)
+		default:
+			r.carrying.Go(func() {
+				waiting, cancel := context.WithDeadline(ctx, r.deadline(one))
+				pause(waiting, retryWait)
+				cancel()
+				r.answer(ctx, []request{one}, got.err)
+			})
+		}
+	}
+}
+
+// fail turns a client away about whom Vault has said nothing.
+func (r *Responder) fail(asked request, why error) {
+	r.config.Logger.Warn("a client could not be asked about in Vault", "error", why)
+	r.turnAway(asked, failed)
+	r.over(asked)
+}
+
+// over frees the place of a request that is answered.
+func (r *Responder) over(asked request) {
+	asked.over()
+	r.metrics.inFlight.Dec()
+	<-r.places
+}
+
+func (r *Responder) respond(asked request, got verdict) {
 	if err := asked.Respond(got.response); err != nil {
 		r.config.Logger.Warn("an answer could not be sent", "error", err)
 		r.count(asked, failed)

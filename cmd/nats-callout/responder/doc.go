@@ -6,8 +6,10 @@
 // It connects to NATS as the callout's named user, whose key stays in the mount too.
 // Several responders share the requests, as a queue group.
 //
-//	nats-server --request--> Responder --queue--> workers --authorize--> Vault
-//	nats-server <-----------answer--------------- workers <-------------
+//	nats-server --request--> Responder --queue--> carry --authorize--> Vault
+//	nats-server <-----------answer---------------       <-------------
+//
+// Requests that come while others are with Vault go there together: see headway.
 //
 // A request is answered before the nats-server has stopped waiting, or not at all.
 // One that cannot be brought to Vault in time, or finds the queue full, is answered

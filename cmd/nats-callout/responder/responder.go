@@ -18,8 +18,8 @@ type Config struct {
 	NATS    string        // URLs of the servers
 	Options []nats.Option // such as for TLS
 
-	// Concurrency is how many requests are with Vault at a time. As many again wait for
-	// a free place, and what comes beyond is turned away.
+	// Concurrency is how many requests are dealt with at a time. What comes beyond is
+	// turned away.
 	Concurrency int
 
 	// Timeout is how long a request may take. It has to be less than the nats-server
@@ -34,6 +34,9 @@ type Responder struct {
 	config  Config
 	queue   chan request
 	metrics *metrics
+
+	places   chan struct{}  // one is taken by each request until it is answered
+	carrying sync.WaitGroup // what is with Vault
 
 	mu      sync.Mutex
 	current *session // nil before the first
@@ -51,7 +54,7 @@ func New(config Config, registerer prometheus.Registerer) (*Responder, error) {
 	if config.Concurrency < 1 || config.Timeout <= 0 {
 		return nil, errors.New("concurrency and timeout have to be positive")
 	}
-	r := &Responder{config: config, queue: make(chan request, config.Concurrency)}
+	r := &Responder{config: config, queue: make(chan request, config.Concurrency), places: make(chan struct{}, config.Concurrency)}
 	r.metrics = newMetrics(r, registerer)
 	return r, nil
 }
@@ -61,10 +64,8 @@ func (r *Responder) Run(ctx context.Context) {
 	// What has begun is ended with the grace, and not with the context.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var workers sync.WaitGroup
-	for range r.config.Concurrency {
-		workers.Go(func() { r.work(working) })
-	}
+	var carrier sync.WaitGroup
+	carrier.Go(func() { r.carry(working) })
 	var login sync.WaitGroup
 	login.Go(func() { r.config.Vault.keepLoggedIn(ctx, r.config.Logger) })
 
@@ -75,7 +76,7 @@ func (r *Responder) Run(ctx context.Context) {
 		last.end(r.config.Timeout + time.Second)
 	}
 	close(r.queue)
-	workers.Wait()
+	carrier.Wait()
 	login.Wait()
 }
 
@@ -128,13 +129,14 @@ func pause(ctx context.Context, about time.Duration) {
 	}
 }
 
-// hear has a request come to the queue. What does not fit into it is turned away at
+// hear has a request come to the queue. What finds no place is turned away at
 // once: the subscription must not wait.
 func (r *Responder) hear(s *session, message *nats.Msg) {
 	s.pending.Add(1)
 	asked := request{Msg: message, came: time.Now(), over: s.pending.Done}
 	select {
-	case r.queue <- asked:
+	case r.places <- struct{}{}:
+		r.queue <- asked // which has room for all that have a place
 	default:
 		r.turnAway(asked, overloaded)
 		asked.over()

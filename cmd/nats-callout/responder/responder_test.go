@@ -30,6 +30,7 @@ type fakeVault struct {
 	t      *testing.T
 	server *httptest.Server
 	logins atomic.Int64
+	most   atomic.Int64 // requests in one batch
 
 	mu        sync.Mutex
 	token     string // that it takes
@@ -83,14 +84,33 @@ func (v *fakeVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/v1/auth/nats/jwt/callout-edge/sign":
 		answer(200, map[string]any{"data": map[string]any{"signed_nonce": "YQ=="}})
 	case "/v1/auth/nats/callout/edge/authorize":
-		var asked map[string]string
+		var asked struct {
+			Batch []map[string]string `json:"batch_input"`
+		}
 		_ = json.NewDecoder(r.Body).Decode(&asked)
-		status, data := authorize(asked)
-		if status == 200 {
-			answer(200, map[string]any{"data": data})
+		results := make([]map[string]any, len(asked.Batch))
+		whole := make([]int, len(asked.Batch)) // statuses that Vault itself answers with
+		var group sync.WaitGroup
+		for i, one := range asked.Batch {
+			group.Go(func() {
+				status, data := authorize(one)
+				switch {
+				case status == 200:
+					results[i] = data
+				case len(asked.Batch) == 1 && status != 400:
+					whole[i] = status
+				default:
+					results[i] = map[string]any{"status": status, "error": "no"}
+				}
+			})
+		}
+		group.Wait()
+		if len(whole) == 1 && whole[0] != 0 {
+			answer(whole[0], map[string]any{"errors": []string{"no"}})
 			return
 		}
-		answer(status, map[string]any{"errors": []string{"no"}})
+		v.most.Store(max(v.most.Load(), int64(len(results))))
+		answer(200, map[string]any{"data": map[string]any{"batch_results": results}})
 	default:
 		answer(404, map[string]any{"errors": []string{}})
 	}
@@ -120,7 +140,7 @@ func newWorld(t *testing.T, vault *fakeVault, login Login, changes ...func(*Conf
 	client.SetToken("first")
 	made := Config{
 		Vault: NewVault(client, Place{Mount: "auth/nats", Callout: "edge", User: "callout-edge"}, login),
-		NATS:  running.ClientURL(), Concurrency: 2, Timeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		NATS:  running.ClientURL(), Concurrency: 4, Timeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, change := range changes {
 		change(&made)
@@ -257,7 +277,6 @@ func TestMoreThanFitsIsTurnedAwayAtOnce(t *testing.T) {
 			answers <- answer
 		}()
 	}
-	// Two are with Vault and two wait.
 	for range all - 4 {
 		require.Empty(t, <-answers)
 	}
@@ -278,7 +297,7 @@ func TestWhatHasComeIsAnsweredBeforeTheEnd(t *testing.T) {
 		return 200, map[string]any{"response": "YQ=="}
 	})
 	answers := make(chan string, 4)
-	for range 4 { // two of them wait
+	for range 4 {
 		go func() {
 			answer, err := w.ask("x")
 			if err != nil {
@@ -287,9 +306,9 @@ func TestWhatHasComeIsAnsweredBeforeTheEnd(t *testing.T) {
 			answers <- answer
 		}()
 	}
-	<-came
-	<-came
-	require.Eventually(t, func() bool { return len(w.queue) == 2 }, 10*time.Second, time.Millisecond)
+	for range 4 {
+		<-came
+	}
 	ended := make(chan struct{})
 	go func() {
 		w.stop()
@@ -302,6 +321,71 @@ func TestWhatHasComeIsAnsweredBeforeTheEnd(t *testing.T) {
 	<-ended
 	_, err := w.ask("x")
 	require.ErrorIs(t, err, nats.ErrNoResponders)
+}
+
+// One request to Vault is much cheaper than many.
+func TestWhatComesWhileVaultIsAskedGoesThereTogether(t *testing.T) {
+	vault := newFakeVault(t)
+	w := newWorld(t, vault, Login{}, func(c *Config) { c.Concurrency = 200 })
+	came, open := make(chan struct{}, 200), make(chan struct{})
+	vault.answers(func(asked map[string]string) (int, map[string]any) {
+		came <- struct{}{}
+		<-open
+		return 200, map[string]any{"response": asked["request"]}
+	})
+	answers := make(chan error, 200)
+	for i := range 200 {
+		go func() {
+			answer, err := w.ask(fmt.Sprint(i))
+			if err == nil && answer != fmt.Sprint(i) {
+				err = fmt.Errorf("%d is answered with %q", i, answer)
+			}
+			answers <- err
+		}()
+	}
+	for range 200 {
+		<-came
+	}
+	close(open)
+	for range 200 {
+		require.NoError(t, <-answers)
+	}
+	require.Greater(t, vault.most.Load(), int64(1))
+	require.LessOrEqual(t, vault.most.Load(), int64(mostTogether))
+}
+
+// What the mount cannot answer together with others it is asked about alone, and what is
+// no request spoils nothing for those that go with it.
+func TestEachOfThoseThatGoTogetherHasItsOwnEnd(t *testing.T) {
+	vault := newFakeVault(t)
+	w := newWorld(t, vault, Login{}, func(c *Config) { c.Concurrency = 90 })
+	var tries sync.Map
+	vault.answers(func(asked map[string]string) (int, map[string]any) {
+		text, _ := base64.StdEncoding.DecodeString(asked["request"])
+		_, again := tries.LoadOrStore(string(text), true)
+		switch {
+		case strings.HasPrefix(string(text), "slow") && !again:
+			return 503, nil
+		case strings.HasPrefix(string(text), "none"):
+			return 400, nil
+		}
+		return 200, map[string]any{"response": asked["request"]}
+	})
+	var group sync.WaitGroup
+	for i := range 90 {
+		group.Go(func() {
+			text := fmt.Sprint([]string{"good", "slow", "none"}[i%3], i)
+			answer, err := w.ask(text)
+			want := text
+			if i%3 == 2 {
+				want = ""
+			}
+			if err != nil || answer != want {
+				t.Errorf("%s is answered with %q, %v", text, answer, err)
+			}
+		})
+	}
+	group.Wait()
 }
 
 // A session ends before the JWT of its user does, and misses nothing.

@@ -3,13 +3,14 @@ package responder
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"github.com/nats-io/nats.go"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/callout"
 )
@@ -38,34 +39,58 @@ func NewVault(client *api.Client, place Place, login Login) *Vault {
 	return &Vault{client: client, mount: place.Mount, callout: place.Callout, user: place.User, login: login}
 }
 
-// A verdict is what the mount says about a client.
+// A verdict is what the mount says about a client, or why it says nothing.
 type verdict struct {
 	response                  []byte // for the nats-server
 	allowed                   bool
 	role, account, name, user string // of one that is let in
+
+	err   error
+	final bool // asking once more would be answered so again
 }
 
-// authorize has the mount answer a request.
-func (v *Vault) authorize(ctx context.Context, message *nats.Msg) (*verdict, error) {
-	secret, err := v.write(ctx, "callout/"+v.callout+"/authorize", map[string]any{
-		"request":     base64.StdEncoding.EncodeToString(message.Data),
-		"server_xkey": message.Header.Get(callout.XKeyHeader),
-	})
+// authorize has the mount answer requests, whose verdicts are in their order.
+func (v *Vault) authorize(ctx context.Context, asked []request) ([]verdict, error) {
+	batch := make([]map[string]string, len(asked))
+	for i, message := range asked {
+		batch[i] = map[string]string{
+			"request":     base64.StdEncoding.EncodeToString(message.Data),
+			"server_xkey": message.Header.Get(callout.XKeyHeader),
+		}
+	}
+	secret, err := v.write(ctx, "callout/"+v.callout+"/authorize", map[string]any{"batch_input": batch})
 	if err != nil {
 		return nil, err
 	}
-	text, _ := secret.Data["response"].(string)
-	response, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(response) == 0 {
-		return nil, errors.New("the mount's answer has no response")
+	results, _ := secret.Data["batch_results"].([]any)
+	if len(results) != len(asked) {
+		return nil, fmt.Errorf("the mount answers %d requests with %d results: is it of another version?", len(asked), len(results))
 	}
-	got := &verdict{response: response}
-	got.allowed, _ = secret.Data["allowed"].(bool)
-	got.role, _ = secret.Data["role"].(string)
-	got.account, _ = secret.Data["account"].(string)
-	got.name, _ = secret.Data["user_name"].(string)
-	got.user, _ = secret.Data["user_public_key"].(string)
-	return got, nil
+	verdicts := make([]verdict, len(results))
+	for i, result := range results {
+		verdicts[i] = verdictOf(result)
+	}
+	return verdicts, nil
+}
+
+func verdictOf(result any) verdict {
+	data, _ := result.(map[string]any)
+	text := func(field string) string {
+		value, _ := data[field].(string)
+		return value
+	}
+	if why := text("error"); why != "" {
+		return verdict{err: errors.New(why), final: data["status"] == json.Number(strconv.Itoa(http.StatusBadRequest))}
+	}
+	response, err := base64.StdEncoding.DecodeString(text("response"))
+	if err != nil || len(response) == 0 {
+		return verdict{err: errors.New("the mount's answer has no response")}
+	}
+	allowed, _ := data["allowed"].(bool)
+	return verdict{
+		response: response, allowed: allowed,
+		role: text("role"), account: text("account"), name: text("user_name"), user: text("user_public_key"),
+	}
 }
 
 // userJWT is a new JWT of the callout's user, and when it ends.
