@@ -60,6 +60,7 @@ func TestTheCalloutGuideRunsAsItStands(t *testing.T) {
 		"token_policies=nats-callout":            "token_policies=" + e.mount + "-callout",
 		"bound_service_account_namespaces=nats":  "bound_service_account_namespaces=" + n.name,
 		"-nats nats://nats:4222":                 "-nats " + e.nats.URL,
+		"--server tls://nats:4222":               "--server " + e.nats.URL,
 		"-jwt-file /var/run/secrets/vault/token": "-jwt-file " + filepath.Join(dir, "token"),
 	})
 	commands := guide.blocks("sh")
@@ -85,7 +86,13 @@ func TestTheCalloutGuideRunsAsItStands(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, responder.Close()) })
 	c := &callouts{env: e}
-	c.letsIn("dev", gitLab(nil)).publishes("orders.shop.new")
+	orders := c.letsIn("dev", gitLab(nil)).subscribes("orders.shop.new")
+	cli := guide.section(t, "Clients").subsection(t, "nats CLI").blocks("sh")
+	require.Len(t, cli, 1)
+	e.runJob(cli[0], fields{"CI_JOB_JWT": c.token(gitLab(nil))}, t.TempDir())
+	message, err := orders.NextMsg(patience)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(message.Data))
 	_, err = c.present("nats-callout", n.token("nats-callout", "vault", pod))
 	require.Error(t, err, "the responder's own role is not among the callout's")
 }

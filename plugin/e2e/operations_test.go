@@ -16,9 +16,20 @@ import (
 // section is the part of a page below a heading.
 func (g guide) section(t *testing.T, heading string) guide {
 	t.Helper()
-	_, text, found := strings.Cut(string(g), "\n## "+heading+"\n")
+	return g.below(t, "## ", heading)
+}
+
+// subsection is the part of a section below a heading in it.
+func (g guide) subsection(t *testing.T, heading string) guide {
+	t.Helper()
+	return g.below(t, "### ", heading)
+}
+
+func (g guide) below(t *testing.T, level, heading string) guide {
+	t.Helper()
+	_, text, found := strings.Cut(string(g), "\n"+level+heading+"\n")
 	require.True(t, found, heading)
-	text, _, _ = strings.Cut(text, "\n## ")
+	text, _, _ = strings.Cut(text, "\n"+level)
 	return guide(text)
 }
 
