@@ -1,5 +1,5 @@
 # Everything needs the Go toolchain, make and git; the tests also need gcc, for Go's
-# race detector, curl, jq, Node.js and npm. Run `make help`.
+# race detector, curl, jq, Node.js, npm and Chromium. Run `make help`.
 
 GO ?= go
 

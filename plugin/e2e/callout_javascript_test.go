@@ -61,24 +61,36 @@ func (o *transcript) String() string {
 	return o.text.String()
 }
 
+// clientFile is a file of the folder for JavaScript.
+func (e *env) clientFile(name string) string {
+	e.t.Helper()
+	root, err := stack.Root()
+	require.NoError(e.t, err)
+	text, err := os.ReadFile(filepath.Join(root, stack.JavaScriptDir, name))
+	require.NoError(e.t, err)
+	return string(text)
+}
+
+// programDir makes a folder with a program in JavaScript and the packages that it may import.
+func (e *env) programDir(name, program string) string {
+	e.t.Helper()
+	modules, err := stack.NodeModules(e.ctx())
+	require.NoError(e.t, err)
+	dir := e.t.TempDir()
+	require.NoError(e.t, os.Symlink(modules, filepath.Join(dir, "node_modules")))
+	require.NoError(e.t, os.WriteFile(filepath.Join(dir, name), []byte(program), 0o600))
+	return dir
+}
+
 // javaScript runs the page's lines for JavaScript, and what follows them: see workload.js.
 func (c *callouts) javaScript(page guide, variables ...string) *script {
 	t := c.t
 	t.Helper()
 	node, err := stack.Node()
 	require.NoError(t, err)
-	modules, err := stack.NodeModules(c.ctx())
-	require.NoError(t, err)
-	root, err := stack.Root()
-	require.NoError(t, err)
-	rest, err := os.ReadFile(filepath.Join(root, stack.JavaScriptDir, "workload.js"))
-	require.NoError(t, err)
 	blocks := page.section(t, "Clients").subsection(t, "JavaScript").blocks("js")
 	require.Len(t, blocks, 1)
-	dir := t.TempDir()
-	require.NoError(t, os.Symlink(modules, filepath.Join(dir, "node_modules")))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.mjs"), append([]byte(blocks[0]), rest...), 0o600))
-
+	dir := c.programDir("main.mjs", blocks[0]+c.clientFile("workload.js"))
 	s := &script{t: t, out: &transcript{}, done: make(chan struct{})}
 	cmd := exec.CommandContext(t.Context(), node, "main.mjs")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, s.out, s.out
