@@ -23,7 +23,7 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: out},
 	}
 	for _, chapter := range []func(context.Context) error{
-		d.enable, d.configure, d.bootNATS, d.defineRole, d.login, d.talk, d.namedUser, d.callout,
+		d.enable, d.configure, d.defineRole, d.defineCallout, d.bootNATS, d.login, d.talk, d.namedUser, d.callout,
 	} {
 		if err := chapter(ctx); err != nil {
 			return err
@@ -58,28 +58,37 @@ func (d *story) configure(ctx context.Context) error {
 		" account_jwt_server_url=$NATS_URL service_url=$NATS_URL", "operator_jwt", "system_account_jwt")
 }
 
-func (d *story) bootNATS(ctx context.Context) error {
-	d.say("A nats-server boots from what the mount says, and trusts it from then on.")
-	if err := d.run(ctx, "vault read -field=config auth/nats/config/server > nats-server.conf"); err != nil {
-		return err
-	}
-	d.show("nats-server --config nats-server.conf --addr 127.0.0.1 --port " + d.natsPort() + " &")
-	return d.startNATS(ctx)
-}
-
 func (d *story) defineRole(ctx context.Context) error {
-	d.say("An account, and a role whose workloads get what their token's project_path earns.")
+	d.say("Two accounts, the second for a callout, and a role whose workloads get what their token's project_path earns.")
 	account := `vault write auth/nats/jwt/orders type=account config='{"description":"orders of the shop"}'`
 	if err := d.run(ctx, account, "public_key"); err != nil {
 		return err
 	}
-	if err := d.eventually(ctx, "vault read -field=delivered auth/nats/jwt/orders", "true"); err != nil {
+	if err := d.run(ctx, "vault write auth/nats/jwt/callout type=account", "public_key"); err != nil {
 		return err
 	}
 	return d.run(ctx, `vault write auth/nats/role/dev account=orders bound_audiences=vault user_claim=sub \
     token_policies=default token_ttl=10m user_template='{
       "pub": {"allow": ["orders.{{claim(project_path)|escape}}.>"]},
       "sub": {"allow": ["orders.{{claim(project_path)|escape}}.>"]}}'`)
+}
+
+func (d *story) defineCallout(ctx context.Context) error {
+	d.say("A client that cannot run Vault's sends its token as its password, and nats-server asks a callout who it is:\n" +
+		"# three commands. This is the first; the servers' configuration has a line of it.")
+	return d.run(ctx, "vault write auth/nats/callout/edge account=callout roles=dev default_role=dev", "callout-edge")
+}
+
+func (d *story) bootNATS(ctx context.Context) error {
+	d.say("A nats-server boots from what the mount says, and trusts it from then on.")
+	if err := d.run(ctx, "vault read -field=config auth/nats/config/server > nats-server.conf"); err != nil {
+		return err
+	}
+	d.show("nats-server --config nats-server.conf --addr 127.0.0.1 --port " + d.natsPort() + " &")
+	if err := d.startNATS(ctx); err != nil {
+		return err
+	}
+	return d.eventually(ctx, "vault read -field=delivered auth/nats/jwt/orders", "true")
 }
 
 func (d *story) login(ctx context.Context) error {
@@ -134,22 +143,11 @@ func (d *story) namedUser(ctx context.Context) error {
 }
 
 func (d *story) callout(ctx context.Context) error {
-	d.say("A client that cannot run Vault's sends its token as its password. An account of its own asks\n" +
-		"# the callout who a client is, and servers need one more line in their configuration.")
-	define := `vault write auth/nats/jwt/callout type=account && \
-    vault write auth/nats/callout/edge account=callout roles=dev default_role=dev && \
-    vault read -field=config auth/nats/config/server > nats-server.conf`
-	if err := d.run(ctx, define, "sentinel", "callout-edge"); err != nil {
-		return err
-	}
-	d.show("nats-server --signal reload")
-	if err := d.reloadNATS(); err != nil {
-		return err
-	}
+	d.say("The callout's second command answers nats-servers, and its third is a client with nothing but its token.")
 	if _, err := d.background(ctx, "nats-callout -callout edge -nats $NATS_URL -listen=", "answering"); err != nil {
 		return err
 	}
-	if err := d.eventually(ctx, "devstack pub -token job.jwt 'orders.acme/web%2Eshop.new' 'three pears'", "published"); err != nil {
+	if err := d.run(ctx, "devstack pub -token job.jwt 'orders.acme/web%2Eshop.new' 'three pears'", "published"); err != nil {
 		return err
 	}
 	d.say("Without a token there is no way in, and with one no further than before.")

@@ -49,12 +49,14 @@ func (s *servers) makeReady(ctx context.Context) error {
 			"service_url":            s.nats.URL,
 		}},
 		{"jwt/orders", map[string]any{"type": "account"}},
+		{"jwt/callout", map[string]any{"type": "account"}},
 		{"role/dev", map[string]any{
 			"account": "orders", "bound_audiences": "vault", "user_claim": "sub",
 			"token_policies": "default", "token_ttl": "10m",
 			"user_template": `{"pub":{"allow":["orders.{{claim(project_path)|escape}}.>"]},` +
 				`"sub":{"allow":["orders.{{claim(project_path)|escape}}.>"]}}`,
 		}},
+		{"callout/edge", map[string]any{"account": "callout", "roles": "dev", "default_role": "dev"}},
 	} {
 		if _, err := client.Logical().WriteWithContext(ctx, "auth/nats/"+write.path, write.data); err != nil {
 			return err
@@ -88,9 +90,9 @@ func (s *servers) printNext(out io.Writer) {
   devstack pub -creds me.creds 'orders.acme/shop.new' 'two apples'
   vault path-help auth/nats
 
-A token alone is enough, once there is a callout (docs/callout.md):
+A token alone is enough, while the callout answers (docs/callout.md):
 
-  vault write auth/nats/jwt/callout type=account
-  vault write auth/nats/callout/edge account=callout roles=dev default_role=dev
+  nats-callout -callout edge -nats $NATS_URL -listen= &
+  devstack pub -token me.jwt 'orders.acme/shop.new' 'three pears'
 `)
 }

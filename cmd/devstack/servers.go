@@ -126,15 +126,6 @@ func (s *servers) startNATS(ctx context.Context) error {
 	return s.nats.WaitForClient(ctx)
 }
 
-// reloadNATS has nats-server read the configuration again.
-func (s *servers) reloadNATS() error {
-	config, err := os.ReadFile(filepath.Join(s.dir, "nats-server.conf"))
-	if err != nil {
-		return err
-	}
-	return s.nats.Reload(string(config))
-}
-
 // natsPort is the port of NATS_URL.
 func (s *servers) natsPort() string {
 	return s.nats.URL[strings.LastIndex(s.nats.URL, ":")+1:]
