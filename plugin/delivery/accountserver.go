@@ -20,13 +20,15 @@ var errNoAccountServer = errors.New("not reached")
 type accountServers struct {
 	bases  []*url.URL // each ends in .../accounts
 	client *http.Client
+	pulse  *pulse
 }
 
-func newAccountServers(e endpoints) *accountServers {
+func newAccountServers(e endpoints, p *pulse) *accountServers {
 	transport := cleanhttp.DefaultPooledTransport()
 	transport.MaxIdleConnsPerHost = workers
 	transport.TLSClientConfig = e.tls
-	s := &accountServers{client: &http.Client{
+	transport.DialContext = p.DialContext
+	s := &accountServers{pulse: p, client: &http.Client{
 		Transport: transport,
 		Timeout:   answerTimeout,
 		// A redirect would be followed with the body, to who knows where.
@@ -56,21 +58,25 @@ func accountsURL(u *url.URL) *url.URL {
 func (s *accountServers) post(ctx context.Context, h *hold, accountJWT string) (int, error) {
 	var failures []error
 	for _, base := range s.bases {
+		body := s.pulse.body(accountJWT)
 		if err := h.good(ctx); err != nil {
 			return len(s.bases) - len(failures), err
 		}
-		if err := s.postTo(ctx, base.JoinPath(h.id), accountJWT); err != nil {
+		if err := s.postTo(ctx, base.JoinPath(h.id), body); err != nil {
 			failures = append(failures, fmt.Errorf("account server %s: %w", base.Host, err))
 		}
 	}
 	return len(s.bases) - len(failures), errors.Join(failures...)
 }
 
-func (s *accountServers) postTo(ctx context.Context, u *url.URL, accountJWT string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(accountJWT))
+func (s *accountServers) postTo(ctx context.Context, u *url.URL, body *awakeBody) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), body.again())
 	if err != nil {
 		return err
 	}
+	// On a connection that has ended nothing was sent, and it is sent on another one.
+	request.ContentLength = int64(len(body.text))
+	request.GetBody = func() (io.ReadCloser, error) { return body.again(), nil }
 	request.Header.Set("Content-Type", "application/jwt")
 	response, err := s.client.Do(request)
 	if err != nil {
@@ -82,12 +88,12 @@ func (s *accountServers) postTo(ctx context.Context, u *url.URL, accountJWT stri
 	}
 	defer response.Body.Close()
 	// The rest is read so that the connection can be used again.
-	body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 4096))
 	if err != nil {
 		return err
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("answers %s: %.200q", response.Status, body)
+		return fmt.Errorf("answers %s: %.200q", response.Status, answer)
 	}
 	return nil
 }

@@ -21,16 +21,17 @@ import (
 //     has not heard of the first for longer than that.
 //   - What is in hand when the proof is over is proven and read again.
 //   - A process can be frozen between its last look at the clock and the network.
-//     So each process hears what others push, and pushes its own once more
-//     (others.go).
+//     So connections end that outlive that (awake.go), and each process hears what
+//     others push, and pushes its own once more (others.go).
 //
 // model/fence.pml is this as a model for spin, which finds the fault once one of
 // the three is left out.
 
 // LeadTime is how long a proof of leading holds from the moment in which it was
-// asked for. Vault's Raft looks for another leader after five seconds of silence
-// unless performance_multiplier says otherwise, other storages after more.
-const LeadTime = 2 * time.Second
+// asked for. Vault's Raft looks for another leader after a second of silence where
+// performance_multiplier is 1, as is advised for production, and after five by default;
+// other storages after more.
+const LeadTime = time.Second
 
 // LeadHolds reports whether a proof of leading that was asked for at a time still
 // holds. A clock that was set back says nothing, so then it does not.

@@ -22,7 +22,7 @@ func TestAProofOfLeadingHoldsForAShortTime(t *testing.T) {
 		holds bool
 	}{
 		"just now":                           {now, true},
-		"a second ago":                       {now.Add(-time.Second), true},
+		"half a second ago":                  {now.Add(-time.Second / 2), true},
 		"longer ago":                         {now.Add(-LeadTime), false},
 		"longer ago by the wall clock alone": {now.Round(0).Add(-LeadTime), false},
 		"in the future: the wall clock was set back": {now.Round(0).Add(time.Minute), false},
@@ -131,7 +131,7 @@ func TestAProofThatTakesLongerThanItHoldsIsNone(t *testing.T) {
 	cfg := w.config(s.ClientURL())
 	cfg.Lead = func(context.Context) (time.Time, error) { return time.Now().Add(-LeadTime), nil }
 	r := w.reconcilerThatWaits(cfg, time.Hour)
-	require.ErrorContains(t, r.Deliver(testContext(t), w.addAccount("orders").id), "a proof takes longer than it holds (2s)")
+	require.ErrorContains(t, r.Deliver(testContext(t), w.addAccount("orders").id), "a proof takes longer than it holds (1s)")
 }
 
 func TestWhatSomebodyElsePushesDoesNotStay(t *testing.T) {

@@ -22,6 +22,7 @@ var errNotConnected = errors.New("not connected to NATS")
 // A link is the one connection to the cluster. It is made when first needed,
 // and remade for as long as the link is open.
 type link struct {
+	pulse  *pulse
 	urls   []string
 	tls    *tls.Config
 	user   func() (string, func([]byte) ([]byte, error), error)
@@ -54,9 +55,9 @@ type link struct {
 	closed  bool
 }
 
-func newLink(e endpoints, cfg Config) *link {
+func newLink(e endpoints, cfg Config, p *pulse) *link {
 	return &link{
-		urls: e.nats, tls: e.tls, user: cfg.User, logger: cfg.Logger,
+		pulse: p, urls: e.nats, tls: e.tls, user: cfg.User, logger: cfg.Logger,
 		first:   make(chan struct{}),
 		waiting: make(map[string]chan *nats.Msg),
 		tried:   make(chan struct{}),
@@ -110,6 +111,7 @@ func (l *link) connect() {
 			return nil
 		},
 		nats.Timeout(dialTimeout),
+		nats.SetCustomDialer(l.pulse),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(), // the user's JWT is a new one each time
@@ -347,8 +349,12 @@ func (l *link) ask(ctx context.Context, r request, take func([]byte) bool) error
 	}()
 
 	if r.good != nil {
+		stops := l.pulse.beat()
 		if err := r.good(ctx); err != nil {
 			return err
+		}
+		if l.pulse.beat() != stops { // the connection may be one that was made since
+			return fmt.Errorf("%w: %w", errNotConnected, errStoodStill)
 		}
 	}
 	if err := conn.PublishRequest(r.subject, l.inbox+token, r.data); err != nil {

@@ -74,6 +74,7 @@ type Reconciler struct {
 	logger         hclog.Logger
 	link           *link           // nil if no NATS server is to be told
 	accountServers *accountServers // nil if accounts are pushed over NATS
+	pulse          *pulse
 	fleet          *fleet
 	others         *others
 	looks          *looks
@@ -146,6 +147,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Reconciler{
 		config: cfg, source: src, logger: cfg.Logger,
+		pulse:     newPulse(),
 		fleet:     newFleet(),
 		others:    newOthers(),
 		looks:     newLooks(),
@@ -161,10 +163,10 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		farewells: make(map[string]time.Time),
 	}
 	if len(e.http) > 0 {
-		r.accountServers = newAccountServers(e)
+		r.accountServers = newAccountServers(e, r.pulse)
 	}
 	if len(e.nats) > 0 {
-		r.link = newLink(e, cfg)
+		r.link = newLink(e, cfg, r.pulse)
 		r.link.up = r.connected
 		r.link.heard, r.link.pushed, r.link.overrun = r.event, r.otherPushed, r.compareSoon
 		r.tasks.Go(r.meetStrangers)
@@ -175,6 +177,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		r.tasks.Go(r.work)
 	}
 	r.tasks.Go(r.watch)
+	r.tasks.Go(func() { r.pulse.keep(r.ctx) })
 	return r, nil
 }
 
