@@ -75,7 +75,7 @@ func (a *aliasTemplate) render(all map[string]any) (string, error) {
 			b.WriteString(p.literal)
 			continue
 		}
-		v, err := claimValue(p.call.claim.find(all))
+		v, err := claimValue(p.call.claim.Find(all))
 		switch {
 		case err != nil:
 		case v.many != nil:

@@ -188,12 +188,12 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) (groups []string) 
 	}
 	b.Metadata = make(map[string]string, len(c.mappings)+4) // room for what the caller adds
 	for _, m := range c.mappings {
-		switch value := m.claim.find(all).(type) {
+		switch value := m.claim.Find(all).(type) {
 		case nil:
 		case string:
 			b.Metadata[m.key] = value
 		default:
-			b.check(fmt.Errorf("the claim %q of claim_mappings is not a string", m.claim.source))
+			b.check(fmt.Errorf("the claim %q of claim_mappings is not a string", m.claim))
 		}
 	}
 	return groups
@@ -208,7 +208,7 @@ func (c *Compiled) bindUser(b *binding, all map[string]any) error {
 		return b.setAlias(c.role.Issuer, name)
 	}
 	claim := c.role.UserClaim
-	switch value := c.userClaim.find(all).(type) {
+	switch value := c.userClaim.Find(all).(type) {
 	case nil:
 		return fmt.Errorf("the user claim %q is not in the token", claim)
 	case string:
@@ -228,7 +228,7 @@ func (c *Compiled) claimedGroups(all map[string]any) ([]string, error) {
 		return nil, nil
 	}
 	var list []any
-	switch value := c.groups.find(all).(type) {
+	switch value := c.groups.Find(all).(type) {
 	case nil:
 		return nil, fmt.Errorf("the groups claim %q is not in the token", claim)
 	case []any:

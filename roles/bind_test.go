@@ -2,11 +2,8 @@ package roles
 
 import (
 	"encoding/json"
-	"regexp"
-	"strings"
 	"testing"
 
-	"github.com/mitchellh/pointerstructure"
 	"github.com/nats-io/jwt/v2"
 	"github.com/stretchr/testify/require"
 
@@ -301,34 +298,6 @@ func TestBindRefusesTheWrongKindOfIdentity(t *testing.T) {
 	_, err = v.BindEntity(Entity{})
 	require.ErrorContains(t, err, "this Vault token has none")
 }
-
-// FuzzClaimPath compares the look-up with the library that the JWT method uses.
-func FuzzClaimPath(f *testing.F) {
-	for _, pointer := range []string{"", "/", "/a", "/a/b", "/l/0", "/l/9", "/l/-", "/x~1y", "/x~0y", "//", "/a//", "a", "/l/00"} {
-		f.Add(pointer)
-	}
-	var all map[string]any
-	require.NoError(f, unmarshalNumbers(`{"a": {"b": "1", "": "2"}, "": {"": "3"}, "l": ["4", ["5"]], "x/y": "6", "x~y": "7", "n": null}`, &all))
-	f.Fuzz(func(t *testing.T, pointer string) {
-		path, err := parseClaimPath(pointer)
-		if err != nil || path.tokens == nil {
-			return
-		}
-		want, err := pointerstructure.Get(all, pointer)
-		if err != nil {
-			want = nil
-		}
-		got := path.find(all)
-		if strings.HasPrefix(pointer, "/l/") && !arrayIndexes.MatchString(pointer) {
-			require.Nil(t, got) // the library takes "", "+1" and "0x1" for an index too
-			return
-		}
-		require.Equal(t, want, got)
-	})
-}
-
-// arrayIndexes matches what RFC 6901 has for the indexes of the fuzzer's list.
-var arrayIndexes = regexp.MustCompile(`^/l/(0|[1-9][0-9]*)(/(0|[1-9][0-9]*))?$`)
 
 func FuzzBind(f *testing.F) {
 	f.Add(`{"sub": "x", "g": ["a"], "a": 1}`, `{"a": [1, "x", true]}`)

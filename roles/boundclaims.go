@@ -9,12 +9,14 @@ import (
 	"strconv"
 
 	"github.com/hashicorp/go-secure-stdlib/strutil"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // A boundClaim is one entry of bound_claims: the claim, or one of its elements,
 // must be one of the values or match one of the patterns.
 type boundClaim struct {
-	claim claimPath
+	claim claims.Path
 	want  []any
 	globs []string // used instead of want with bound_claims_type=glob
 }
@@ -22,7 +24,7 @@ type boundClaim struct {
 func compileBoundClaims(boundClaims map[string]any, globs bool) ([]boundClaim, error) {
 	bound := make([]boundClaim, 0, len(boundClaims))
 	for _, claim := range slices.Sorted(maps.Keys(boundClaims)) {
-		path, err := parseClaimPath(claim)
+		path, err := claims.ParsePath(claim)
 		if err != nil {
 			return nil, badField("bound_claims", "has the claim %q, which %s", claim, err)
 		}
@@ -56,10 +58,10 @@ func compileBoundClaims(boundClaims map[string]any, globs bool) ([]boundClaim, e
 
 // match says why the claims do not match, or nothing if they do.
 func (b *boundClaim) match(all map[string]any) error {
-	found := b.claim.find(all)
+	found := b.claim.Find(all)
 	switch v := found.(type) {
 	case nil:
-		return fmt.Errorf("the claim %q of bound_claims is not in the token", b.claim.source)
+		return fmt.Errorf("the claim %q of bound_claims is not in the token", b.claim)
 	case []any:
 		if slices.ContainsFunc(v, b.matchesOne) {
 			return nil
@@ -69,7 +71,7 @@ func (b *boundClaim) match(all map[string]any) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the claim %q does not match the role's bound_claims", b.claim.source)
+	return fmt.Errorf("the claim %q does not match the role's bound_claims", b.claim)
 }
 
 func (b *boundClaim) matchesOne(claim any) bool {

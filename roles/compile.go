@@ -29,9 +29,9 @@ var reservedMetadata = []string{
 type Compiled struct {
 	role Role
 
-	userClaim  claimPath
+	userClaim  claims.Path
 	aliasName  *aliasTemplate // instead of it, if not nil
-	groups     claimPath
+	groups     claims.Path
 	mappings   []mapping
 	bound      []boundClaim
 	selector   labels.Selector
@@ -49,7 +49,7 @@ type Compiled struct {
 
 // A mapping copies a claim to a metadata key.
 type mapping struct {
-	claim claimPath
+	claim claims.Path
 	key   string
 }
 
@@ -169,18 +169,18 @@ func (c *Compiled) compileJWT() error {
 		return badField("alias_name", "is set beside user_claim, and one of them can name the alias: clear the other")
 	}
 	// Without user_claim_json_pointer a slash is part of the claim's name.
-	c.userClaim = claimPath{source: r.UserClaim}
+	c.userClaim = claims.Named(r.UserClaim)
 	err := c.compileAliasName()
 	if err != nil {
 		return err
 	}
 	if r.UserClaimJSONPointer && r.UserClaim != "" {
-		if c.userClaim, err = parseClaimPath(r.UserClaim); err != nil {
+		if c.userClaim, err = claims.ParsePath(r.UserClaim); err != nil {
 			return badField("user_claim", "%q %s", r.UserClaim, err)
 		}
 	}
 	if r.GroupsClaim != "" {
-		if c.groups, err = parseClaimPath(r.GroupsClaim); err != nil {
+		if c.groups, err = claims.ParsePath(r.GroupsClaim); err != nil {
 			return badField("groups_claim", "%q %s", r.GroupsClaim, err)
 		}
 	}
@@ -205,7 +205,7 @@ func compileMappings(claimMappings map[string]string) ([]mapping, error) {
 	source := make(map[string]string, len(claimMappings))
 	for _, claim := range slices.Sorted(maps.Keys(claimMappings)) {
 		key := claimMappings[claim]
-		path, err := parseClaimPath(claim)
+		path, err := claims.ParsePath(claim)
 		switch {
 		case err != nil:
 			return nil, badField("claim_mappings", "has the claim %q, which %s", claim, err)

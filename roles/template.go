@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // A text is a string of a role's template: literal text and placeholders.
@@ -26,7 +28,7 @@ type part struct {
 type call struct {
 	function *function
 	argument string
-	claim    claimPath // the argument of claim(x), ready to look up
+	claim    claims.Path // the argument of claim(x), ready to look up
 	escape   bool
 	index    int    // of its value among those of a rendering; see userPlan
 	begins   string // in words, what its value begins that must not begin with $ or _; empty for nothing
@@ -191,7 +193,7 @@ func (c *call) check(where place, roleType string) (fault string) {
 	}
 	switch f.name {
 	case "claim":
-		path, err := parseClaimPath(c.argument)
+		path, err := claims.ParsePath(c.argument)
 		if err != nil {
 			return fmt.Sprintf("claim(%s): %s", c.argument, err)
 		}

@@ -136,7 +136,7 @@ func (r *rendering) lookUp(c *call) (value, error) {
 	case "account-tag":
 		return tagged(r.account.Tags, c.argument)
 	case "claim":
-		return claimValue(c.claim.find(r.bound.claims))
+		return claimValue(c.claim.Find(r.bound.claims))
 	case "metadata":
 		return metadataValue(r.bound, c.argument)
 	case "entity-name":
