@@ -24,6 +24,7 @@ func TestEachRoomKnowsOnlyThoseBelowIt(t *testing.T) {
 		"plugin/store":    {},
 		"plugin/trust":    {},
 		"plugin/proof":    {"plugin/fault"},
+		"plugin/people":   {"claims", "plugin/fault"},
 		"plugin/delivery": {},
 		"plugin/callout":  {"plugin/trust"},
 		"plugin/chain":    {"plugin/delivery", "plugin/fault", "plugin/proof", "plugin/store", "plugin/trust"},
