@@ -77,6 +77,7 @@ type SourceConfig struct {
 // sourceKinds make the sources that there are, by the value of provider: those of
 // the JWT method.
 var sourceKinds = map[string]func(s *settings, c *SourceConfig) (Source, error){
+	"azure":      newAzure,
 	"ibmisam":    splitAt(" "),
 	"secureauth": splitAt(","),
 }
@@ -202,4 +203,24 @@ func (f *Found) beside(of *Subject) (map[string]any, error) {
 	}
 	more[path.Top()] = all[path.Top()]
 	return more, nil
+}
+
+// textList returns a claim that is a list of strings, or one string, and whether
+// it is that.
+func textList(value any) ([]string, bool) {
+	switch v := value.(type) {
+	case string:
+		return []string{v}, true
+	case []any:
+		list := make([]string, len(v))
+		for i, element := range v {
+			text, ok := element.(string)
+			if !ok {
+				return nil, false
+			}
+			list[i] = text
+		}
+		return list, true
+	}
+	return nil, false
 }

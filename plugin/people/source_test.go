@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people/standin"
 )
 
 // object is a JSON object as requests and tokens have it.
@@ -21,10 +25,38 @@ func object(t testing.TB, text string) map[string]any {
 	return all
 }
 
+// newSource makes the source of a provider_config whose servers are on an Internet.
+func newSource(t testing.TB, n *standin.Internet, config string, issuer ...string) Source {
+	t.Helper()
+	c := SourceConfig{Settings: object(t, config), Issuer: "default", Transport: n.Transport()}
+	if len(issuer) > 0 {
+		c.DiscoveryURL = issuer[0]
+	}
+	source, err := NewSource(c)
+	require.NoError(t, err)
+	return source
+}
+
+// asked asks a source and returns the groups that it adds.
+func asked(t testing.TB, source Source, of *Subject) ([]string, error) {
+	t.Helper()
+	if of.GroupsClaim == "" {
+		of.GroupsClaim = "groups"
+	}
+	more, err := Ask(t.Context(), source, of)
+	if more == nil {
+		return nil, err
+	}
+	groups, ok := textList(more[of.GroupsClaim])
+	require.True(t, ok, more)
+	return groups, err
+}
+
 func TestAProviderConfigThatMakesNoSenseIsRefused(t *testing.T) {
+	kinds := strings.Join(slices.Sorted(maps.Keys(sourceKinds)), ", ")
 	for name, test := range map[string]struct{ config, fault string }{
-		"no provider":            {`{"fetch_groups": true}`, "has no provider: it is one of ibmisam, secureauth"},
-		"an unknown one":         {`{"provider": "entra"}`, `has the provider "entra": it is one of ibmisam,`},
+		"no provider":            {`{"fetch_groups": true}`, "has no provider: it is one of " + kinds},
+		"an unknown one":         {`{"provider": "entra"}`, `has the provider "entra": it is one of ` + kinds},
 		"one that is no string":  {`{"provider": 1}`, "provider is not a string"},
 		"the one of Kubernetes":  {`{"provider": "kubernetes"}`, "has the provider kubernetes: tokens of service accounts are verified here by an issuer with kubernetes_host"},
 		"a key of another":       {`{"provider": "ibmisam", "domain": "example.com"}`, `has the key "domain", which the provider ibmisam does not know`},
