@@ -14,8 +14,19 @@ import (
 // providerConfig is the issuer's field that settings are of.
 const providerConfig = "provider_config"
 
-// A secret is a value of provider_config that is shown to nobody.
-type secret string
+// A secret is a value of provider_config that is shown to nobody. It is behind a
+// pointer, since fmt calls no Formatter of a field that is not exported.
+type secret struct{ text *string }
+
+func newSecret(text string) secret { return secret{&text} }
+
+// reveal returns the value; empty: there is none.
+func (s secret) reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // Format shows that there is a secret, whatever the verb.
 func (secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[secret]")) }
@@ -52,7 +63,7 @@ func (s *settings) text(key string) string {
 	return text
 }
 
-func (s *settings) secret(key string) secret { return secret(s.text(key)) }
+func (s *settings) secret(key string) secret { return newSecret(s.text(key)) }
 
 func (s *settings) flag(key string) bool {
 	value := s.value(key)

@@ -79,11 +79,12 @@ type SourceConfig struct {
 var sourceKinds = map[string]func(s *settings, c *SourceConfig) (Source, error){
 	"azure":      newAzure,
 	"ibmisam":    splitAt(" "),
+	"okta":       newOkta,
 	"secureauth": splitAt(","),
 }
 
 // secretKeys are the keys of provider_config that are never read back.
-var secretKeys []string
+var secretKeys = []string{keyAPIToken}
 
 // NewSource makes what a provider_config names: nil of an empty one. Its errors are
 // faults of that field and name the key. It asks nobody for anything.

@@ -138,10 +138,10 @@ func TestAnOutageOfASourceIsTheIssuersOutage(t *testing.T) {
 }
 
 func TestASecretShowsItselfNowhere(t *testing.T) {
-	token := secret("s3cr3t")
+	token := newSecret("s3cr3t")
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		require.Equal(t, "[secret]", fmt.Sprintf(verb, token))
-		require.NotContains(t, fmt.Sprintf(verb, struct{ Token secret }{token}), "s3cr3t")
+		require.NotContains(t, fmt.Sprintf(verb, struct{ token secret }{token}), "s3cr3t")
 	}
 	text, err := json.Marshal(token)
 	require.NoError(t, err)
