@@ -39,3 +39,13 @@ func within(prints, bundle []string) bool {
 	}
 	return !slices.ContainsFunc(prints, func(print string) bool { return !slices.Contains(bundle, print) })
 }
+
+// SharesCA reports whether a server that the certificates of one PEM text vouch for
+// may be taken for one that those of another did: see KeepsReviewer, which tells why.
+func SharesCA(pem, before string) bool {
+	if pem == "" && before == "" {
+		return true
+	}
+	known := fingerprints(before)
+	return slices.ContainsFunc(fingerprints(pem), func(print string) bool { return slices.Contains(known, print) })
+}

@@ -231,7 +231,7 @@ func FuzzDiscovery(f *testing.F) {
 		fetcher.client.Transport = roundTrip(func(*http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(document))}, nil
 		})
-		found, err := fetcher.discover(context.Background())
+		found, _, err := fetcher.discover(context.Background())
 		if err != nil {
 			return
 		}

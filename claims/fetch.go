@@ -33,6 +33,7 @@ type endpoint struct {
 	url       string
 	caPEM     string
 	discovery bool // url is an issuer's identifier, not its JWKS
+	trust     serverTrust
 }
 
 // A fetcher fetches the keys of one endpoint.
@@ -59,6 +60,7 @@ func newFetcher(e endpoint) (*fetcher, error) {
 		}
 		transport.TLSClientConfig.RootCAs = pool
 	}
+	e.trust.apply(transport.TLSClientConfig)
 	client := &http.Client{Transport: transport, CheckRedirect: checkRedirect}
 	return &fetcher{endpoint: e, client: client, cas: fingerprints(e.caPEM)}, nil
 }
@@ -112,33 +114,33 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// discover returns the URL of the JWKS that the issuer's discovery document
+// discover returns the issuer's discovery document and the URL of the JWKS that it
 // names (OpenID Connect Discovery section 4).
-func (f *fetcher) discover(ctx context.Context) (string, error) {
+func (f *fetcher) discover(ctx context.Context) (jwksURL string, document []byte, err error) {
 	body, err := f.get(ctx, strings.TrimSuffix(f.url, "/")+"/.well-known/openid-configuration")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	var document struct {
+	var members struct {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if err := json.Unmarshal(body, &document); err != nil {
-		return "", errors.New("discovery document is not a JSON object with issuer and jwks_uri")
+	if err := json.Unmarshal(body, &members); err != nil {
+		return "", nil, errors.New("discovery document is not a JSON object with issuer and jwks_uri")
 	}
 	// Section 4.3: without this, one tenant of a host could speak for another.
-	if document.Issuer != f.url {
-		return "", fmt.Errorf("discovery document is of the issuer %.200q, not of %q", document.Issuer, f.url)
+	if members.Issuer != f.url {
+		return "", nil, fmt.Errorf("discovery document is of the issuer %.200q, not of %q", members.Issuer, f.url)
 	}
 	issuer, err := parseURL(f.url)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	jwks, err := parseURL(document.JWKSURI)
+	jwks, err := parseURL(members.JWKSURI)
 	if err != nil {
-		return "", fmt.Errorf("discovery document: jwks_uri %w", err)
+		return "", nil, fmt.Errorf("discovery document: jwks_uri %w", err)
 	}
-	return document.JWKSURI, checkDowngrade(issuer, jwks)
+	return members.JWKSURI, body, checkDowngrade(issuer, jwks)
 }
 
 // keys fetches and parses a JWKS.

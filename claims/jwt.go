@@ -22,6 +22,12 @@ type JWTConfig struct {
 	// OIDCDiscoveryURL and of the JWKS it names are verified with. Empty: the
 	// system's.
 	OIDCDiscoveryCAPEM string
+	// AllowedServerNames are the names of which the certificate of every server that
+	// is asked must have one, in place of the name in its URL.
+	AllowedServerNames []string
+	// UnsupportedCriticalExtensions are the OIDs of critical extensions that may stand
+	// in such a certificate though nothing here understands them.
+	UnsupportedCriticalExtensions []string
 	// JWKSURL is where a JSON Web Key Set is to be had.
 	JWKSURL string
 	// JWKSCAPEM is to JWKSURL what OIDCDiscoveryCAPEM is to OIDCDiscoveryURL.
@@ -120,6 +126,13 @@ func (cfg *JWTConfig) endpoints() ([]endpoint, error) {
 			field := fmt.Sprintf("jwks_pairs[%d]", i)
 			endpoints = append(endpoints, endpoint{field: field, url: pair.JWKSURL, caPEM: pair.JWKSCAPEM})
 		}
+	}
+	trust, err := cfg.serverTrust()
+	if err != nil {
+		return nil, err
+	}
+	for i := range endpoints {
+		endpoints[i].trust = trust
 	}
 	if len(cfg.ValidationPubKeys) > 0 {
 		kinds++

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -101,6 +100,5 @@ func (cfg *KubernetesConfig) KeepsReviewer(before *KubernetesConfig) bool {
 	if cfg.CACert == "" && before.CACert == "" {
 		return cfg.DisableLocalCAJWT == before.DisableLocalCAJWT
 	}
-	known := fingerprints(before.CACert)
-	return slices.ContainsFunc(fingerprints(cfg.CACert), func(print string) bool { return slices.Contains(known, print) })
+	return SharesCA(cfg.CACert, before.CACert)
 }

@@ -30,6 +30,7 @@ type remote struct {
 	*fetcher
 	keys     atomic.Pointer[keySet] // nil before the first good fetch
 	due      atomic.Int64           // when the keys become stale, in Unix nanoseconds
+	document atomic.Pointer[[]byte] // the last good discovery document; nil before
 	interval time.Duration          // minInterval, but in tests
 
 	mu         sync.Mutex
@@ -128,13 +129,14 @@ func (r *remote) fetch(ctx context.Context) (*keySet, error) {
 	r.mu.Unlock()
 
 	if r.discovery && time.Since(discovered) > staleAfter {
-		found, err := r.discover(ctx)
+		found, document, err := r.discover(ctx)
 		// The JWKS may be on a host that is up while the document's is not.
 		if err != nil && jwksURL == "" {
 			return nil, err
 		}
 		if err == nil {
 			jwksURL, discovered = found, time.Now()
+			r.document.Store(&document)
 		}
 	}
 	set, err := r.fetcher.keys(ctx, jwksURL)
