@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
@@ -39,6 +40,7 @@ type backend struct {
 	settings *store.Cache[settings]
 	callouts *store.Cache[authCallout]
 	limits   leaseLimits
+	people   *people.Desk
 	format   store.Format // in which the mount is stored
 
 	// configuring serializes the writers of issuers and config, who may wait for
@@ -83,6 +85,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		issuers:  store.NewCache[issuer](),
 		settings: store.NewCache[settings](),
 		callouts: store.NewCache[authCallout](),
+		people:   people.NewDesk(),
 	}
 	b.chain = chain.New(conf.Logger, b.deliver)
 	b.issuers.Dropped = (*issuer).close
@@ -99,6 +102,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 		// The login comes first: the framework tries the patterns in turn.
 		Paths: framework.PathAppend(
 			b.pathsLogin(),
+			b.pathsOIDC(),
 			b.pathsConfig(),
 			b.pathsConfigServer(),
 			b.pathsConfigRotate(),

@@ -144,6 +144,8 @@ func (e *calloutEntry) checkRole(role *role, account *chain.Account) error {
 	switch {
 	case role.entry.RoleType == roles.TypeVault:
 		return fault.In("roles", "has %q, which is of type vault: its users are callers of Vault", role.name)
+	case role.entry.RoleType == roles.TypeOIDC:
+		return fault.In("roles", "has %q, which is of type oidc: its users are people with a browser", role.name)
 	case account == nil:
 		return fault.In("roles", "has %q, whose account %q does not exist", role.name, role.entry.Account)
 	case account.External:

@@ -39,10 +39,11 @@ func userFault(err error) error {
 // object in a request body or, as from the command line, as a string that holds
 // one. Those that are false are declared as strings, the others as maps.
 var jsonFields = map[string]bool{
-	"config":        false,
-	"user_template": false,
-	"bound_claims":  true,
-	"claims":        true,
+	"config":          false,
+	"user_template":   false,
+	"bound_claims":    true,
+	"claims":          true,
+	"provider_config": true,
 }
 
 // mostJSON is how many bytes a JSON field may have: twice of what may come of the

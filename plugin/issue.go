@@ -100,9 +100,16 @@ type userKey struct {
 	seed   string
 }
 
-// userKeyOf takes the workload's own key from the request, or makes one. The
+// evidence is what a caller has shown who they are with, and the role as they named it:
+// what a proof of their own key is bound to.
+type evidence struct {
+	by   string // the workload's token, or the state of a person's login; empty: the Vault token
+	role string // empty: it was left to the mount which one is the default
+}
+
+// userKeyOf takes the caller's own key from the request, or makes one. The
 // role may insist on the former. purpose is what a proof of the key is for.
-func userKeyOf(req *logical.Request, d *framework.FieldData, role *role, purpose string, now time.Time) (userKey, error) {
+func userKeyOf(req *logical.Request, d *framework.FieldData, role *role, purpose string, who evidence, now time.Time) (userKey, error) {
 	public := textOf(d, "user_public_key")
 	if public == "" {
 		if role.entry.UserKey == roles.UserKeyClient {
@@ -119,7 +126,7 @@ func userKeyOf(req *logical.Request, d *framework.FieldData, role *role, purpose
 		return userKey{}, fault.In("user_public_key", "%s", err)
 	}
 	if purpose == proof.Creds || role.entry.UserKeyProof {
-		if err := checkProof(req, d, role, purpose, public, now); err != nil {
+		if err := checkProof(req, d, role, purpose, public, who, now); err != nil {
 			return userKey{}, err
 		}
 	}
@@ -130,7 +137,7 @@ func userKeyOf(req *logical.Request, d *framework.FieldData, role *role, purpose
 // holds it. At creds/:role that is demanded always: the end of the lease revokes
 // the key, and nobody may have another's key revoked. At a login it is where the
 // role says so.
-func checkProof(req *logical.Request, d *framework.FieldData, role *role, purpose, public string, now time.Time) error {
+func checkProof(req *logical.Request, d *framework.FieldData, role *role, purpose, public string, who evidence, now time.Time) error {
 	const why = "is missing: a key that the workload brings has to prove itself at creds/:role, and where the role has user_key_proof"
 	signature := textOf(d, "user_key_signature")
 	if signature == "" {
@@ -151,13 +158,13 @@ func checkProof(req *logical.Request, d *framework.FieldData, role *role, purpos
 		Purpose: purpose,
 		Mount:   mountOf(req),
 		Role:    role.name,
-		Token:   textOf(d, "jwt"),
+		Token:   who.by,
 		Entity:  req.EntityID,
 		User:    public,
 		Time:    at.(int64),
 	}
-	if textOf(d, "role") == "" {
-		claim.Role = "" // of a workload that leaves it to the mount which one is the default
+	if who.role == "" {
+		claim.Role = ""
 	}
 	return claim.Check(signature, now)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
@@ -31,6 +32,15 @@ type issuerEntry struct {
 	JWTValidationPubKeys []string   `json:"jwt_validation_pubkeys,omitempty"`
 	BoundIssuer          []string   `json:"bound_issuer,omitempty"`
 	JWTSupportedAlgs     []string   `json:"jwt_supported_algs,omitempty"`
+
+	OverrideAllowedServerNames        []string       `json:"override_allowed_server_names,omitempty"`
+	UnsupportedCriticalCertExtensions []string       `json:"unsupported_critical_cert_extensions,omitempty"`
+	OIDCClientID                      string         `json:"oidc_client_id,omitempty"`
+	OIDCClientSecret                  string         `json:"oidc_client_secret,omitempty"`
+	OIDCResponseMode                  string         `json:"oidc_response_mode,omitempty"`
+	OIDCResponseTypes                 []string       `json:"oidc_response_types,omitempty"`
+	NamespaceInQuery                  bool           `json:"namespace_in_query,omitempty"` // the opposite of namespace_in_state, which is so by default
+	ProviderConfig                    map[string]any `json:"provider_config,omitempty"`
 
 	KubernetesHost                string   `json:"kubernetes_host,omitempty"`
 	KubernetesCACert              string   `json:"kubernetes_ca_cert,omitempty"`
@@ -91,6 +101,8 @@ type verifier interface {
 type issuer struct {
 	entry *issuerEntry
 	verifier
+	people *people.Provider // nil: it has no oidc_client_id
+	source people.Source    // nil: it has no provider_config
 }
 
 func (i *issuer) close() { i.verifier.Close() }
@@ -145,13 +157,22 @@ func (e *issuerEntry) compile(name string, lastKeys []byte, onKeys func([]byte))
 		ValidationPubKeys:  e.JWTValidationPubKeys,
 		BoundIssuers:       e.BoundIssuer,
 		SupportedAlgs:      e.JWTSupportedAlgs,
-		LastKeys:           lastKeys,
-		OnKeys:             onKeys,
+
+		AllowedServerNames:            e.OverrideAllowedServerNames,
+		UnsupportedCriticalExtensions: e.UnsupportedCriticalCertExtensions,
+
+		LastKeys: lastKeys,
+		OnKeys:   onKeys,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &issuer{entry: e, verifier: v}, nil
+	made := &issuer{entry: e, verifier: v}
+	if err := made.addPeople(name, v); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return made, nil
 }
 
 // readIssuer returns the issuer of that name as it is stored, nil if there is

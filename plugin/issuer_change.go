@@ -9,6 +9,7 @@ import (
 	"github.com/mitchellh/mapstructure"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
@@ -91,6 +92,9 @@ func checkIssuer(ctx context.Context, name string, entry *issuerEntry, lastKeys 
 		source := entry.sources()[0]
 		return nil, fault.In(source, "cannot be used: %s; skip_jwks_validation=true stores it all the same", err)
 	}
+	if err := people.CheckSource(ctx, candidate.source); err != nil {
+		return nil, err
+	}
 	return candidate.keys(), nil
 }
 
@@ -126,8 +130,12 @@ func (e *issuerEntry) apply(d *framework.FieldData) error {
 			return fault.In("jwks_pairs", "is not a list of objects with jwks_url and jwks_ca_pem: %s", err)
 		}
 	}
+	e.applyPeople(d)
 	e.dropReplaced(&before, d)
-	return e.checkSources()
+	if err := e.checkSources(); err != nil {
+		return err
+	}
+	return e.checkPeople(&before, d)
 }
 
 // dropReplaced clears the key source that another one, given in this write,
@@ -154,6 +162,7 @@ func (e *issuerEntry) dropReplaced(before *issuerEntry, d *framework.FieldData) 
 		case "oidc_discovery_url":
 			e.OIDCDiscoveryURL = ""
 			dropUnlessGiven(d, "oidc_discovery_ca_pem", &e.OIDCDiscoveryCAPEM)
+			e.dropClient(d)
 		case "jwks_url":
 			e.JWKSURL = ""
 			dropUnlessGiven(d, "jwks_ca_pem", &e.JWKSCAPEM)

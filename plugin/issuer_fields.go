@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -8,7 +9,7 @@ import (
 
 // issuerFields are the fields of an issuer, in `config` and in `issuer/:name`.
 func issuerFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	fields := map[string]*framework.FieldSchema{
 		"oidc_discovery_url": {
 			Type:        framework.TypeString,
 			Description: `OIDC discovery URL, without the .well-known component. The issuer's keys are found through it, and its document must name it as the issuer.`,
@@ -82,6 +83,8 @@ func issuerFields() map[string]*framework.FieldSchema {
 			Description: `Store the issuer without reaching it first. Applies to this write only.`,
 		},
 	}
+	maps.Copy(fields, issuerPeopleFields())
+	return fields
 }
 
 // issuerResponse describes what reading an issuer answers: its fields, but for
@@ -90,13 +93,15 @@ func issuerResponse() map[string]*framework.FieldSchema {
 	fields := issuerFields()
 	delete(fields, "skip_jwks_validation")
 	delete(fields, "token_reviewer_jwt")
+	delete(fields, "oidc_client_secret")
 	fields["bound_issuer"] = &framework.FieldSchema{Type: framework.TypeString, Description: fields["bound_issuer"].Description + " Several are separated by commas."}
 	fields["token_reviewer_jwt_set"] = &framework.FieldSchema{Type: framework.TypeBool, Description: "Whether a token_reviewer_jwt is set."}
+	fields["oidc_client_secret_set"] = &framework.FieldSchema{Type: framework.TypeBool, Description: "Whether an oidc_client_secret is set."}
 	return fields
 }
 
 func (e *issuerEntry) response() map[string]any {
-	return map[string]any{
+	data := map[string]any{
 		"oidc_discovery_url":                e.OIDCDiscoveryURL,
 		"oidc_discovery_ca_pem":             e.OIDCDiscoveryCAPEM,
 		"jwks_url":                          e.JWKSURL,
@@ -114,6 +119,8 @@ func (e *issuerEntry) response() map[string]any {
 		"disable_local_ca_jwt":              e.DisableLocalCAJWT,
 		"use_annotations_as_alias_metadata": e.UseAnnotationsAsAliasMetadata,
 	}
+	maps.Copy(data, e.peopleResponse())
+	return data
 }
 
 func (e *issuerEntry) jwksPairsResponse() []map[string]any {

@@ -176,7 +176,7 @@ func (b *backend) admit(ctx context.Context, s logical.Storage, ready *authCallo
 	if len(cidrs) > 0 && !cidrutil.RemoteAddrIsOk(asked.Host, cidrs) {
 		return nil, nil, logical.ErrPermissionDenied
 	}
-	identity, err := b.verify(ctx, s, role, token, now)
+	identity, err := b.verify(ctx, s, role, token, "", now)
 	if err != nil {
 		return nil, nil, err
 	}

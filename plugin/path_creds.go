@@ -91,7 +91,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
-	key, err := userKeyOf(req, d, role, proof.Creds, now)
+	key, err := userKeyOf(req, d, role, proof.Creds, evidence{by: textOf(d, "jwt"), role: name}, now)
 	if err != nil {
 		return answer(err)
 	}
@@ -127,6 +127,9 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 		}
 		return b.bindEntity(req, role)
 	}
+	if role.entry.RoleType == roles.TypeOIDC {
+		return nil, fault.In("role", "%q is of type oidc: its credentials come with the login, and afterwards from a role of type vault", role.name)
+	}
 	// A read has no body, and so its fields are in the query string.
 	const inBody = "send %s in a body, as vault write %screds/%s jwt=... does"
 	switch {
@@ -135,7 +138,7 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 	case req.Operation == logical.ReadOperation:
 		return nil, fault.In("jwt", "is in a query string, which access logs keep: "+inBody, "it", mountOf(req), role.name)
 	}
-	bound, err := b.identify(ctx, req, role, token, now)
+	bound, err := b.identify(ctx, req, role, token, "", now)
 	if err != nil {
 		return nil, err
 	}

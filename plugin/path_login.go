@@ -34,6 +34,11 @@ func (b *backend) pathsLogin() []*framework.Path {
 				Required:     true,
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
+			"distributed_claim_access_token": {
+				Type:         framework.TypeString,
+				Description:  "An access token with which the issuer's provider_config asks for what the token refers to and does not hold, as groups beyond a number.",
+				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+			},
 			"user_public_key":    userPublicKeyField,
 			"user_key_signature": userKeySignatureField,
 			"user_key_time":      userKeyTimeField,
@@ -63,12 +68,18 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 	if err != nil {
 		return answer(err)
 	}
+	return b.grant(ctx, req, d, role, bound, evidence{by: textOf(d, "jwt"), role: textOf(d, "role")}, now)
+}
+
+// grant is the last step of every login: a Vault token, and NATS credentials beside
+// it unless the role gives them elsewhere.
+func (b *backend) grant(ctx context.Context, req *logical.Request, d *framework.FieldData, role *role, bound *roles.Bound, who evidence, now time.Time) (*logical.Response, error) {
 	auth := role.auth(bound)
 	if !role.entry.CredentialsOnLogin {
 		return &logical.Response{Auth: auth}, nil
 	}
 
-	key, err := userKeyOf(req, d, role, proof.Login, now)
+	key, err := userKeyOf(req, d, role, proof.Login, who, now)
 	if err != nil {
 		return answer(err)
 	}
@@ -82,22 +93,30 @@ func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.
 
 // loginRole is the role that the request names, or the default one.
 func (b *backend) loginRole(ctx context.Context, s logical.Storage, d *framework.FieldData) (*role, error) {
-	name := strings.ToLower(textOf(d, "role"))
-	if name == "" {
-		set, err := b.readSettings(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		name = set.DefaultRole
-	}
-	if name == "" {
-		return nil, fault.In("role", "is missing, and the mount has no default_role")
+	name, err := b.loginRoleName(ctx, s, d)
+	if err != nil {
+		return nil, err
 	}
 	return b.roleOfIssuer(ctx, s, name)
 }
 
-// roleOfIssuer is the role of that name, which takes tokens.
-func (b *backend) roleOfIssuer(ctx context.Context, s logical.Storage, name string) (*role, error) {
+func (b *backend) loginRoleName(ctx context.Context, s logical.Storage, d *framework.FieldData) (string, error) {
+	name := strings.ToLower(textOf(d, "role"))
+	if name == "" {
+		set, err := b.readSettings(ctx, s)
+		if err != nil {
+			return "", err
+		}
+		name = set.DefaultRole
+	}
+	if name == "" {
+		return "", fault.In("role", "is missing, and the mount has no default_role")
+	}
+	return name, nil
+}
+
+// namedRole is the role of that name, of whatever type.
+func (b *backend) namedRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	if err := fault.CheckLength("role", name); err != nil {
 		return nil, err // before storage is asked, and without showing all of it again
 	}
@@ -108,8 +127,20 @@ func (b *backend) roleOfIssuer(ctx context.Context, s logical.Storage, name stri
 	if role == nil {
 		return nil, errNoRole(name)
 	}
-	if role.entry.RoleType == roles.TypeVault {
+	return role, nil
+}
+
+// roleOfIssuer is the role of that name, which takes tokens.
+func (b *backend) roleOfIssuer(ctx context.Context, s logical.Storage, name string) (*role, error) {
+	role, err := b.namedRole(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	switch role.entry.RoleType {
+	case roles.TypeVault:
 		return nil, fault.In("role", "%q is of type vault: it serves creds/%s, not login", name, name)
+	case roles.TypeOIDC:
+		return nil, fault.In("role", "%q is of type oidc: people log in with it, through a browser and oidc/auth_url, and it takes no jwt", name)
 	}
 	return role, nil
 }
@@ -124,7 +155,8 @@ func (b *backend) identifyLogin(ctx context.Context, req *logical.Request, role 
 	if token == "" {
 		return nil, fault.In("jwt", "is missing")
 	}
-	bound, err := b.identify(ctx, req, role, token, now)
+	accessToken, _ := d.Raw["distributed_claim_access_token"].(string)
+	bound, err := b.identify(ctx, req, role, token, accessToken, now)
 	var refusal *fault.Error
 	if role.entry.RoleType == roles.TypeKubernetes && errors.As(err, &refusal) {
 		return nil, logical.CodedError(http.StatusForbidden, refusal.Error())
@@ -134,15 +166,19 @@ func (b *backend) identifyLogin(ctx context.Context, req *logical.Request, role 
 
 // identify verifies the workload's token with the role's issuer, and only with
 // it, and holds what it says against the role's bindings.
-func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token string, now time.Time) (*roles.Bound, error) {
+func (b *backend) identify(ctx context.Context, req *logical.Request, role *role, token, accessToken string, now time.Time) (*roles.Bound, error) {
 	if err := checkAddress(req, role); err != nil {
 		return nil, err
 	}
-	identity, err := b.verify(ctx, req.Storage, role, token, now)
+	identity, err := b.verify(ctx, req.Storage, role, token, accessToken, now)
 	if err != nil {
 		return nil, err
 	}
-	bound, err := role.compiled.Bind(identity.Profile(), now)
+	return role.bind(identity, now)
+}
+
+func (r *role) bind(identity *claims.Identity, now time.Time) (*roles.Bound, error) {
+	bound, err := r.compiled.Bind(identity.Profile(), now)
 	if err != nil {
 		return nil, fault.New("error validating claims: %s", err)
 	}
@@ -158,8 +194,9 @@ func checkAddress(req *logical.Request, role *role) error {
 	return nil
 }
 
-// verify has the role's issuer say who the token's bearer is.
-func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, token string, now time.Time) (*claims.Identity, error) {
+// verify has the role's issuer say who the token's bearer is. The access token is for
+// its provider_config, and may be empty.
+func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, token, accessToken string, now time.Time) (*claims.Identity, error) {
 	issuer, err := b.issuer(ctx, s, role.entry.Issuer)
 	if err != nil {
 		return nil, err
@@ -170,21 +207,21 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 	identity, err := issuer.Verify(ctx, token, now, role.compiled.Expected())
 	switch {
 	case errors.Is(err, claims.ErrUnavailable):
-		b.logUnavailable(err)
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
+		return nil, b.unavailable(err)
 	case err != nil:
 		return nil, fault.New("error validating token: %s", err)
 	}
-	return identity, nil
+	return b.enrich(ctx, issuer, role, identity, accessToken, true)
 }
 
-// logUnavailable tells the operator what the caller is not told: what the
-// issuer's host answered.
-func (b *backend) logUnavailable(err error) {
+// unavailable tells the operator what the caller is not told: what the issuer's host
+// answered.
+func (b *backend) unavailable(err error) error {
 	var unavailable *claims.UnavailableError
 	if errors.As(err, &unavailable) {
 		b.Logger().Warn("a token could not be verified", "issuer", unavailable.Issuer, "what", unavailable.What, "error", unavailable.Err)
 	}
+	return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
 }
 
 // auth is the Vault token's part of the answer. The alias's metadata holds
@@ -198,7 +235,7 @@ func (r *role) auth(bound *roles.Bound) *logical.Auth {
 	aliasMetadata := make(map[string]string, len(bound.Metadata)+len(bound.AliasMetadata)+1)
 	maps.Copy(aliasMetadata, bound.AliasMetadata)
 	maps.Copy(aliasMetadata, bound.Metadata)
-	if r.entry.RoleType == roles.TypeJWT {
+	if r.entry.RoleType != roles.TypeKubernetes {
 		aliasMetadata["role"] = r.name // as in the JWT method, and not in the Kubernetes method
 	}
 
@@ -266,9 +303,17 @@ func (b *backend) lookAhead(ctx context.Context, req *logical.Request, d *framew
 	return &logical.Response{Auth: &logical.Auth{Alias: &logical.Alias{Name: bound.Alias}}}, nil
 }
 
-// resolveRole tells Vault which role a login is for; quotas can be set by role.
+// resolveRole tells Vault which role a login is for; quotas can be set by role. Vault
+// asks this path for that of a person too, when they come to oidc/auth_url.
 func (b *backend) resolveRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	role, err := b.loginRole(ctx, req.Storage, d)
+	name, err := b.loginRoleName(ctx, req.Storage, d)
+	if err != nil {
+		return answer(err)
+	}
+	role, err := b.namedRole(ctx, req.Storage, name)
+	if err == nil && role.entry.RoleType != roles.TypeOIDC {
+		role, err = b.roleOfIssuer(ctx, req.Storage, name)
+	}
 	if err != nil {
 		return answer(err)
 	}

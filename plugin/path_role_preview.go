@@ -144,7 +144,7 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 	if hasSample {
 		return role.compiled.Preview(sampleProfile(role, sample.(map[string]any)), account, key, now), nil
 	}
-	identity, err := b.verify(ctx, req.Storage, role, token, now)
+	identity, err := b.verify(ctx, req.Storage, role, token, "", now)
 	if err != nil {
 		return nil, err
 	}

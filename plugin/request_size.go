@@ -12,7 +12,11 @@ import (
 )
 
 // unauthenticated lists the paths that need no Vault token.
-var unauthenticated = []string{loginPattern[:len(loginPattern)-1], "jwt/v1/accounts/*", "jwt/v1/operator"}
+var unauthenticated = []string{
+	loginPattern[:len(loginPattern)-1],
+	authURLPattern[:len(authURLPattern)-1], callbackPattern[:len(callbackPattern)-1], pollPattern[:len(pollPattern)-1],
+	"jwt/v1/accounts/*", "jwt/v1/operator",
+}
 
 // mostUnauthenticated is how many bytes of fields a caller without a Vault token
 // may send: a login's token takes a few thousand.

@@ -150,8 +150,17 @@ func (b *backend) setRoleType(ctx context.Context, s logical.Storage, entry *rol
 		return fault.In("issuer", "%q does not exist: write it at issuer/%s first", entry.Issuer, entry.Issuer)
 	}
 	kind := string(issuer.kind()) // which roles call their type
-	if entry.RoleType == "" {
+	switch {
+	case entry.RoleType == "" && kind == roles.TypeJWT && len(entry.AllowedRedirectURIs) > 0:
+		entry.RoleType = roles.TypeOIDC
+	case entry.RoleType == "":
 		entry.RoleType = kind
+	}
+	if entry.RoleType == roles.TypeOIDC && kind == roles.TypeJWT {
+		if issuer.OIDCClientID == "" {
+			return fault.In("role_type", "is oidc, but issuer %q has no oidc_client_id: people cannot log in with it", entry.Issuer)
+		}
+		return nil
 	}
 	if entry.RoleType != kind {
 		return fault.In("role_type", "%q contradicts issuer %q, which is of kind %s", entry.RoleType, entry.Issuer, kind)

@@ -35,6 +35,13 @@ func (e *roleEntry) apply(req *logical.Request, d *framework.FieldData) error {
 	setSeconds(d, "not_before_leeway", &e.NotBeforeLeeway)
 	setSeconds(d, "clock_skew_leeway", &e.ClockSkewLeeway)
 	setSeconds(d, "max_age", &e.MaxAge)
+	setStrings(d, "allowed_redirect_uris", &e.AllowedRedirectURIs)
+	setStrings(d, "oidc_scopes", &e.OIDCScopes)
+	setString(d, "callback_mode", &e.CallbackMode)
+	if v, ok := d.GetOk("poll_interval"); ok {
+		e.PollInterval = v.(int64)
+	}
+	setBool(d, "verbose_oidc_logging", &e.VerboseOIDCLogging)
 	setStrings(d, "bound_service_account_names", &e.BoundServiceAccountNames)
 	setStrings(d, "bound_service_account_namespaces", &e.BoundServiceAccountNamespaces)
 	setString(d, "bound_service_account_namespace_selector", &e.BoundServiceAccountNamespaceSelector)

@@ -15,8 +15,8 @@ func roleFields() map[string]*framework.FieldSchema {
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"role_type": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{roles.TypeJWT, roles.TypeKubernetes, roles.TypeVault},
-			Description:   `"jwt" or "kubernetes", which follow from the issuer, or "vault" for a role without issuer that callers with a Vault token use at creds/:role.`,
+			AllowedValues: []any{roles.TypeJWT, roles.TypeOIDC, roles.TypeKubernetes, roles.TypeVault},
+			Description:   `"jwt" or "kubernetes", which follow from the issuer; "oidc" for people, who log in with a browser, which follows where allowed_redirect_uris are given; or "vault" for a role without issuer that callers with a Vault token use at creds/:role.`,
 		},
 		"issuer": {
 			Type:        framework.TypeLowerCaseString,
@@ -79,7 +79,29 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"max_age": {
 			Type:        framework.TypeDurationSecond,
-			Description: `How long ago the token's bearer may have been authenticated, in seconds: its "auth_time", else its "iat". 0 stands for no bound.`,
+			Description: `How long ago the token's bearer may have been authenticated, in seconds: its "auth_time", else its "iat". 0 stands for no bound. For a role of type oidc the issuer is asked to authenticate the person anew if it is longer ago.`,
+		},
+		"allowed_redirect_uris": {
+			Type:        framework.TypeCommaStringSlice,
+			Description: `For a role of type oidc: where a person's browser may be sent back to. Compared as they are, but for the port of a loopback one.`,
+		},
+		"oidc_scopes": {
+			Type:        framework.TypeCommaStringSlice,
+			Description: `For a role of type oidc: scopes that the issuer is asked for, beside openid.`,
+		},
+		"callback_mode": {
+			Type:          framework.TypeString,
+			Default:       roles.CallbackClient,
+			AllowedValues: []any{roles.CallbackClient, roles.CallbackDirect, roles.CallbackDevice},
+			Description:   `For a role of type oidc: how a login comes back. "client": the browser comes to the program that logs in, which listens on the person's machine. "direct": it comes to Vault, at oidc/callback, and the program asks at oidc/poll. "device": the person types a code at the issuer, on whatever device (RFC 8628), and the program asks at oidc/poll.`,
+		},
+		"poll_interval": {
+			Type:        framework.TypeInt64,
+			Description: `For callback_mode direct and device: how many seconds a program waits between two polls. Default: what the issuer asks for, or 5.`,
+		},
+		"verbose_oidc_logging": {
+			Type:        framework.TypeBool,
+			Description: `For a role of type oidc: log at level debug which claims the issuer sends. They are what it knows of people; no token and no secret is logged.`,
 		},
 		"bound_service_account_names": {
 			Type:        framework.TypeCommaStringSlice,

@@ -28,6 +28,8 @@ func forwardWhatStores(paths []*framework.Path) {
 		switch path.Pattern {
 		case loginPattern, previewPattern, signPattern, authorizePattern:
 			continue
+		case authURLPattern, callbackPattern, pollPattern:
+			continue // which say themselves where they go: see oidcHelp
 		}
 		for operation, handler := range path.Operations {
 			if path.Pattern != credsPattern && !isWrite(operation) {

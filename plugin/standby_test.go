@@ -56,7 +56,7 @@ func TestAStandbyForwardsAllThatStores(t *testing.T) {
 		signPattern:      {logical.UpdateOperation},
 		authorizePattern: {logical.UpdateOperation},
 	}
-	reads := []string{credsPattern, "sync$"}
+	reads := []string{credsPattern, "sync$", callbackPattern}
 	for _, path := range newBackend(&logical.BackendConfig{}).Paths {
 		for operation := range path.Operations {
 			looks := operation == logical.ReadOperation || operation == logical.ListOperation

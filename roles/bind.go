@@ -73,7 +73,7 @@ func (c *Compiled) bind(p *claims.Profile, now time.Time) (*Bound, []error) {
 		return nil, []error{errors.New("a role of type vault takes no token")}
 	case p.Issuer != c.role.Issuer:
 		return nil, []error{fmt.Errorf("the token is of the issuer %q, but the role trusts %q", p.Issuer, c.role.Issuer)}
-	case string(p.Kind) != c.role.RoleType:
+	case p.Kind != c.role.kind():
 		return nil, []error{fmt.Errorf("the token is of an issuer of kind %s, but the role is of type %s", p.Kind, c.role.RoleType)}
 	}
 	b := &binding{Bound: Bound{Policies: c.role.VaultPolicies, claims: p.Claims}}

@@ -60,7 +60,7 @@ func (r *Role) Compile() (*Compiled, error) {
 	c := &Compiled{role: *r}
 	c.role.SetDefaults()
 	for _, step := range []func() error{
-		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.compileBindings, c.compileExpression, c.compilePolicies, c.compileUser, c.compileEntity,
+		c.checkSizes, c.checkValues, c.checkApplicable, c.checkDurations, c.checkPeople, c.compileBindings, c.compileExpression, c.compilePolicies, c.compileUser, c.compileEntity,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -95,29 +95,36 @@ func (c *Compiled) checkValues() error {
 // no one relies on a binding that binds nothing.
 func (c *Compiled) checkApplicable() error {
 	r := &c.role
+	tokens := []string{TypeJWT, TypeOIDC}
+	takers := []string{TypeJWT, TypeOIDC, TypeKubernetes}
 	for _, f := range []struct {
 		name  string
 		set   bool
 		types []string
 	}{
-		{"issuer", r.Issuer != "", []string{TypeJWT, TypeKubernetes}},
-		{"bound_audiences", len(r.BoundAudiences) > 0, []string{TypeJWT}},
-		{"bound_subject", r.BoundSubject != "", []string{TypeJWT}},
-		{"bound_claims", len(r.BoundClaims) > 0, []string{TypeJWT}},
-		{"user_claim", r.UserClaim != "", []string{TypeJWT}},
-		{"alias_name", r.AliasName != "", []string{TypeJWT}},
-		{"groups_claim", r.GroupsClaim != "", []string{TypeJWT}},
-		{"claim_mappings", len(r.ClaimMappings) > 0, []string{TypeJWT}},
-		{"max_age", r.MaxAge != 0, []string{TypeJWT}},
-		{"token_policies_template_claims", r.TokenPoliciesTemplateClaims, []string{TypeJWT}},
+		{"issuer", r.Issuer != "", takers},
+		{"bound_audiences", len(r.BoundAudiences) > 0, tokens},
+		{"bound_subject", r.BoundSubject != "", tokens},
+		{"bound_claims", len(r.BoundClaims) > 0, tokens},
+		{"user_claim", r.UserClaim != "", tokens},
+		{"alias_name", r.AliasName != "", tokens},
+		{"groups_claim", r.GroupsClaim != "", tokens},
+		{"claim_mappings", len(r.ClaimMappings) > 0, tokens},
+		{"allowed_redirect_uris", len(r.AllowedRedirectURIs) > 0, []string{TypeOIDC}},
+		{"oidc_scopes", len(r.OIDCScopes) > 0, []string{TypeOIDC}},
+		{"callback_mode", r.CallbackMode != CallbackClient, []string{TypeOIDC}},
+		{"poll_interval", r.PollInterval != 0, []string{TypeOIDC}},
+		{"verbose_oidc_logging", r.VerboseOIDCLogging, []string{TypeOIDC}},
+		{"max_age", r.MaxAge != 0, tokens},
+		{"token_policies_template_claims", r.TokenPoliciesTemplateClaims, tokens},
 		{"bound_service_account_names", len(r.BoundServiceAccountNames) > 0, []string{TypeKubernetes}},
 		{"bound_service_account_namespaces", len(r.BoundServiceAccountNamespaces) > 0, []string{TypeKubernetes}},
 		{"bound_service_account_namespace_selector", r.BoundServiceAccountNamespaceSelector != "", []string{TypeKubernetes}},
 		{"audience", r.Audience != "", []string{TypeKubernetes}},
-		{"bound_expression", r.BoundExpression != "", []string{TypeJWT, TypeKubernetes}},
+		{"bound_expression", r.BoundExpression != "", takers},
 		{"bound_issuers", len(r.BoundIssuers) > 0, []string{TypeVault}},
 		{"bound_aliases", len(r.BoundAliases) > 0, []string{TypeVault}},
-		{"user_key_proof", r.UserKeyProof, []string{TypeJWT, TypeKubernetes}}, // creds/:role demands it anyway
+		{"user_key_proof", r.UserKeyProof, takers}, // creds/:role demands it anyway
 	} {
 		if f.set && !slices.Contains(f.types, r.RoleType) {
 			return badField(f.name, "is set, but a role of type %s has no use for it", r.RoleType)
@@ -135,6 +142,7 @@ func (c *Compiled) checkDurations() error {
 	}{
 		{"user_ttl", r.UserTTL, 0},
 		{"max_age", r.MaxAge, 0},
+		{"poll_interval", r.PollInterval, 0},
 		{"expiration_leeway", r.ExpirationLeeway, -maxSeconds},
 		{"not_before_leeway", r.NotBeforeLeeway, -maxSeconds},
 		{"clock_skew_leeway", r.ClockSkewLeeway, -maxSeconds},
@@ -151,7 +159,7 @@ func (c *Compiled) checkDurations() error {
 
 func (c *Compiled) compileBindings() error {
 	switch c.role.RoleType {
-	case TypeJWT:
+	case TypeJWT, TypeOIDC:
 		return c.compileJWT()
 	case TypeKubernetes:
 		return c.compileKubernetes()
@@ -190,7 +198,8 @@ func (c *Compiled) compileJWT() error {
 	if c.bound, err = compileBoundClaims(r.BoundClaims, r.BoundClaimsType == BoundClaimsGlob); err != nil {
 		return err
 	}
-	if len(r.BoundAudiences) == 0 && r.BoundSubject == "" && len(r.BoundClaims) == 0 && !r.TokenBoundCIDRs && r.BoundExpression == "" {
+	// A person's ID token is made for the mount in any case, as in the JWT method.
+	if r.RoleType == TypeJWT && len(r.BoundAudiences) == 0 && r.BoundSubject == "" && len(r.BoundClaims) == 0 && !r.TokenBoundCIDRs && r.BoundExpression == "" {
 		return badField("bound_audiences", "and every other binding are empty: "+
 			"a role needs at least one of bound_audiences, bound_subject, bound_claims, bound_expression and token_bound_cidrs")
 	}

@@ -17,7 +17,7 @@ func TestCompileRefuses(t *testing.T) {
 		fault string // part of the error
 	}{
 		"an unknown role type": {
-			jwtRole(func(r *Role) { r.RoleType = "oidc" }), "role_type", `is "oidc": it must be one of ["jwt" "kubernetes" "vault"]`},
+			jwtRole(func(r *Role) { r.RoleType = "saml" }), "role_type", `is "saml": it must be one of ["jwt" "oidc" "kubernetes" "vault"]`},
 		"an unknown type of bound claims": {
 			jwtRole(func(r *Role) { r.BoundClaimsType = "regexp" }), "bound_claims_type", `"glob"`},
 		"an unknown source of the alias": {
@@ -190,7 +190,7 @@ func TestAnEmptyChoiceIsItsDefault(t *testing.T) {
 	require.Equal(t, *New(), emptied)
 
 	chosen := Role{RoleType: TypeKubernetes, Issuer: "a", BoundClaimsType: BoundClaimsGlob, AliasNameSource: AliasServiceAccountName,
-		UserKey: UserKeyClient, SigningKey: SigningKeyRole}
+		UserKey: UserKeyClient, SigningKey: SigningKeyRole, CallbackMode: CallbackDirect}
 	filled := chosen
 	filled.SetDefaults()
 	require.Equal(t, chosen, filled)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
+
+	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 )
 
 // A userPlan is how a role's NATS user is rendered. Placeholders that are spelled
@@ -196,7 +198,7 @@ func (p *userPlan) share(t *text, known map[string]*call) {
 // checkMetadataCalls refuses a look-up of metadata to which no claim is mapped.
 // What a service account has is not known before it logs in.
 func (c *Compiled) checkMetadataCalls(p *userPlan) error {
-	if c.role.RoleType != TypeJWT {
+	if c.role.kind() != claims.KindJWT {
 		return nil
 	}
 	mapped := make(map[string]bool, len(c.mappings))

@@ -37,6 +37,7 @@ package roles
 // Values of the role's fields.
 const (
 	TypeJWT        = "jwt"        // role_type: tokens of an OIDC or JWT issuer
+	TypeOIDC       = "oidc"       // role_type: people, whose browser such an issuer sends back
 	TypeKubernetes = "kubernetes" // role_type: service account tokens
 	TypeVault      = "vault"      // role_type: no token; the caller's Vault entity
 
@@ -53,6 +54,10 @@ const (
 
 	SigningKeyAccount = "account" // signing_key: the account's, which signs the users of other roles too
 	SigningKeyRole    = "role"    // signing_key: one that belongs to the role
+
+	CallbackClient = "client" // callback_mode: the browser comes back to the person's own program
+	CallbackDirect = "direct" // callback_mode: to Vault, which the program polls
+	CallbackDevice = "device" // callback_mode: the person types a code elsewhere (RFC 8628)
 )
 
 // A Role binds identities to an account and a user template. Its fields are a
@@ -60,7 +65,7 @@ const (
 // that Vault's JWT and Kubernetes methods have mean here what they mean there.
 // Durations are in seconds.
 type Role struct {
-	RoleType string `json:"role_type"` // jwt, kubernetes or vault; the kind of the role's issuer
+	RoleType string `json:"role_type"` // jwt, oidc, kubernetes or vault; follows from the kind of the role's issuer
 	Issuer   string `json:"issuer,omitempty"`
 
 	// Bindings of a JWT issuer's tokens.
@@ -79,6 +84,13 @@ type Role struct {
 	MaxAge               int64             `json:"max_age,omitempty"`           // 0: no bound
 	// TokenPoliciesTemplateClaims says that VaultPolicies are templates.
 	TokenPoliciesTemplateClaims bool `json:"token_policies_template_claims,omitempty"`
+
+	// How people log in.
+	AllowedRedirectURIs []string `json:"allowed_redirect_uris,omitempty"`
+	OIDCScopes          []string `json:"oidc_scopes,omitempty"` // beside openid
+	CallbackMode        string   `json:"callback_mode,omitempty"`
+	PollInterval        int64    `json:"poll_interval,omitempty"` // seconds; 0: the issuer's, or 5
+	VerboseOIDCLogging  bool     `json:"verbose_oidc_logging,omitempty"`
 
 	// Bindings of a Kubernetes issuer's tokens.
 	BoundServiceAccountNames             []string `json:"bound_service_account_names,omitempty"`
@@ -152,11 +164,12 @@ type choice struct {
 
 func (r *Role) choices() []choice {
 	return []choice{
-		{"role_type", &r.RoleType, []string{TypeJWT, TypeKubernetes, TypeVault}},
+		{"role_type", &r.RoleType, []string{TypeJWT, TypeOIDC, TypeKubernetes, TypeVault}},
 		{"bound_claims_type", &r.BoundClaimsType, []string{BoundClaimsString, BoundClaimsGlob}},
 		{"alias_name_source", &r.AliasNameSource, []string{AliasServiceAccountUID, AliasServiceAccountName}},
 		{"user_key", &r.UserKey, []string{UserKeyAny, UserKeyClient}},
 		{"signing_key", &r.SigningKey, []string{SigningKeyAccount, SigningKeyRole}},
+		{"callback_mode", &r.CallbackMode, []string{CallbackClient, CallbackDirect, CallbackDevice}},
 	}
 }
 

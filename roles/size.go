@@ -29,6 +29,8 @@ func (c *Compiled) checkSizes() error {
 		{"alias_name", len(r.AliasName), maxField},
 		{"groups_claim", len(r.GroupsClaim), maxField},
 		{"claim_mappings", sizeOfMappings(r.ClaimMappings), maxField},
+		{"allowed_redirect_uris", sizeOfList(r.AllowedRedirectURIs), maxField},
+		{"oidc_scopes", sizeOfList(r.OIDCScopes), maxField},
 		{"bound_service_account_names", sizeOfList(r.BoundServiceAccountNames), maxField},
 		{"bound_service_account_namespaces", sizeOfList(r.BoundServiceAccountNamespaces), maxField},
 		{"bound_service_account_namespace_selector", len(r.BoundServiceAccountNamespaceSelector), maxSelector},
