@@ -16,7 +16,7 @@ import (
 // arrive is the callback of a browser: the person is asked whether it was they who
 // began the login. Somebody else could have sent them here, to get what they get
 // (RFC 8628 section 5.4).
-func (b *backend) arrive(_ context.Context, _ *logical.Request, d *framework.FieldData, login *people.Login, err error, now time.Time) (*logical.Response, error) {
+func (b *backend) arrive(d *framework.FieldData, login *people.Login, err error, now time.Time) (*logical.Response, error) {
 	if err != nil {
 		return b.turnAway(nil, err, now)
 	}
@@ -26,17 +26,13 @@ func (b *backend) arrive(_ context.Context, _ *logical.Request, d *framework.Fie
 	if textOf(d, "code") == "" && textOf(d, "id_token") == "" {
 		return b.turnAway(nil, fault.In("code", "is missing: the issuer sent none"), now)
 	}
-	return pageResponse(http.StatusOK, people.Page{
-		Ask: &people.Question{
-			Role:         login.Role,
-			Address:      login.Address,
-			State:        textOf(d, "state"),
-			Code:         textOf(d, "code"),
-			IDToken:      textOf(d, "id_token"),
-			Iss:          textOf(d, "iss"),
-			Confirmation: b.people.Confirmation(login),
-		},
-	})
+	fields := []people.Field{{Name: "confirmation", Value: b.people.Confirmation(login)}}
+	for _, name := range []string{"state", "code", "id_token", "iss"} {
+		if value := textOf(d, name); value != "" {
+			fields = append(fields, people.Field{Name: name, Value: value})
+		}
+	}
+	return pageResponse(http.StatusOK, people.Page{Ask: &people.Question{Role: login.Role, Address: login.Address, Fields: fields}})
 }
 
 // callbackForm takes what a browser brings in a form: from the issuer, or from the
@@ -58,7 +54,7 @@ func (b *backend) callbackForm(ctx context.Context, req *logical.Request, d *fra
 	case confirmation == "" && !v.issuer.people.FormPost():
 		return pageResponse(http.StatusMethodNotAllowed, people.Page{Fault: "Issuer \"" + v.role.entry.Issuer + "\" has no oidc_response_mode=form_post: a form is not expected."})
 	case login.Mode == people.ModeDirect && confirmation == "":
-		return b.arrive(ctx, req, d, login, nil, now)
+		return b.arrive(d, login, nil, now)
 	case login.Mode == people.ModeDirect && confirmation != b.people.Confirmation(login):
 		return b.turnAway(nil, fault.In("confirmation", "is not that of this login"), now)
 	case login.Mode == people.ModeClient && textOf(d, "client_nonce") != "" && !login.IsOf(textOf(d, "client_nonce")):
@@ -71,7 +67,10 @@ func (b *backend) callbackForm(ctx context.Context, req *logical.Request, d *fra
 	if err == nil {
 		err = b.people.Keep(login, person, now)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, people.ErrUsed):
+		return b.turnAway(nil, err, now) // which is no news of the login itself
+	case err != nil:
 		return b.turnAway(login, err, now)
 	}
 	return pageResponse(http.StatusOK, people.Page{Role: login.Role})

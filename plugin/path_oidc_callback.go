@@ -104,7 +104,7 @@ func (b *backend) callback(ctx context.Context, req *logical.Request, d *framewo
 	now, state := time.Now(), textOf(d, "state")
 	login, err := b.people.Open(state, now)
 	if login == nil && people.FromBrowser(state) || login != nil && login.Mode == people.ModeDirect {
-		return b.arrive(ctx, req, d, login, err, now)
+		return b.arrive(d, login, err, now)
 	}
 	if err != nil {
 		return answer(err)

@@ -65,12 +65,16 @@ func (d *Desk) Open(state string, now time.Time) (*Login, error) {
 // they who began the login.
 func (d *Desk) Confirmation(login *Login) string { return d.seal.derive("confirmation", login.ID) }
 
+// ErrUsed is that a state was used before. A person who sends a form twice sees it,
+// too.
+var ErrUsed = fault.In("state", "was used before: begin the login again if the program that you began it with does not go on")
+
 // Use notes that the login is being completed. A state is good for that once.
 func (d *Desk) Use(login *Login, now time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.done.has(login.ID, now) || d.tried.has(login.ID, now) {
-		return fault.In("state", "was used before: begin the login again")
+		return ErrUsed
 	}
 	d.tried.add(login.ID, "", now)
 	return nil
@@ -160,11 +164,11 @@ func (d *Desk) Take(login *Login, now time.Time) (*Person, error) {
 		d.drop(k)
 		return k.person, nil
 	}
-	if d.done.has(login.ID, now) {
-		return nil, fault.In("state", "was used before: its outcome was fetched already")
-	}
 	if why := d.tried.get(login.ID, now); why != "" {
 		return nil, fault.New("%s", why)
+	}
+	if d.done.has(login.ID, now) {
+		return nil, fault.In("state", "was used before: its outcome was fetched already")
 	}
 	return nil, nil
 }
