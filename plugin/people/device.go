@@ -140,7 +140,7 @@ func (d *Desk) PollDevice(ctx context.Context, p *Provider, login *Login, want W
 	if err := p.checkUnasked(token, person); err != nil {
 		return nil, err
 	}
-	person.AccessToken = raw.AccessToken
+	person.AccessToken, link.idToken = raw.AccessToken, raw.IDToken
 	return person, p.addUserinfo(ctx, provider, token, person)
 }
 
@@ -156,6 +156,8 @@ func (p *Provider) checkUnasked(token *oidc.Tk, person *Person) error {
 		named = named || a == p.config.ClientID
 	}
 	switch {
+	case said["nonce"] != nil: // of another login, which asked for one
+		return refusalOf(oidc.ErrInvalidNonce)
 	case said["iss"] != p.config.DiscoveryURL:
 		return refusalOf(oidc.ErrInvalidIssuer)
 	case said["sub"] == nil || said["sub"] == "":
@@ -186,7 +188,7 @@ func (e *deviceError) Unwrap() error { return &e.Refusal }
 // there: by HTTP basic authentication, and if that is not taken with the secret in the
 // form. Issuers demand the one or the other of a client, and do not say which.
 func (p *Provider) post(ctx context.Context, l *link, endpoint string, form url.Values, into any) error {
-	err := p.postOnce(ctx, l, endpoint, form, true, into)
+	err := p.postOnce(ctx, l, endpoint, form, l.endpoints.takesBasic(), into)
 	var refused *deviceError
 	if errors.As(err, &refused) && refused.code == "invalid_client" {
 		return p.postOnce(ctx, l, endpoint, form, false, into)
@@ -210,7 +212,7 @@ func (p *Provider) postOnce(ctx context.Context, l *link, endpoint string, form 
 	if basic { // RFC 6749 section 2.3.1
 		request.SetBasicAuth(url.QueryEscape(p.config.ClientID), url.QueryEscape(p.config.ClientSecret))
 	}
-	response, err := l.RoundTrip(request)
+	response, err := l.pass(request)
 	if err != nil {
 		return p.unreachable(err, form.Get("device_code"))
 	}

@@ -194,6 +194,7 @@ func (d *Desk) Exchange(ctx context.Context, p *Provider, login *Login, state, c
 		return nil, err
 	}
 	d.Done(login, now)
+	person.Identity = person.Identity.Without("nonce") // which says nothing of the person
 	person.AccessToken = string(token.AccessToken())
 	return person, p.addUserinfo(ctx, provider, token, person)
 }
@@ -223,10 +224,12 @@ func (d *Desk) Accept(ctx context.Context, p *Provider, login *Login, state, idT
 		return nil, p.refusal(link, err, idToken, state)
 	}
 	person, err := p.person(ctx, idToken, login, want, now)
-	if err == nil {
-		d.Done(login, now)
+	if err != nil {
+		return nil, err
 	}
-	return person, err
+	d.Done(login, now)
+	person.Identity = person.Identity.Without("nonce")
+	return person, nil
 }
 
 // person has the ID token verified as the token of a workload is.
@@ -245,7 +248,7 @@ func (p *Provider) person(ctx context.Context, idToken string, login *Login, wan
 	case err != nil:
 		return nil, fault.New("error validating the ID token: %s", err)
 	}
-	return &Person{Identity: identity.Without("nonce"), length: len(idToken)}, nil
+	return &Person{Identity: identity, length: len(idToken)}, nil
 }
 
 // open makes cap's provider for one login. It asks nobody for anything: what it

@@ -42,14 +42,15 @@ type Provider struct {
 	codes  map[string]url.Values // of the authorization request, by code
 	device map[string]string     // by device code: pending, done or denied
 
-	Claims      map[string]any                   // of the ID token, beside what it needs; a nil value takes a claim out
-	Change      func(idToken map[string]any)     // has the last word about the ID token's claims
-	AtHash      string                           // in place of the right at_hash
-	Userinfo    map[string]any                   // nil: there is no userinfo
-	Metadata    map[string]any                   // to be added to the discovery document
-	PostOnly    bool                             // the client's secret is to be in the form
-	TokenAnswer func(w http.ResponseWriter) bool // answers in place of the token endpoint, if it does
-	Algorithm   jose.SignatureAlgorithm          // ES256
+	Claims      map[string]any                                    // of the ID token, beside what it needs; a nil value takes a claim out
+	Change      func(idToken map[string]any)                      // has the last word about the ID token's claims
+	AtHash      string                                            // in place of the right at_hash
+	Userinfo    map[string]any                                    // nil: there is no userinfo
+	Metadata    map[string]any                                    // to be added to the discovery document
+	PostOnly    bool                                              // the client's secret is to be in the form
+	TokenAnswer func(w http.ResponseWriter, r *http.Request) bool // answers in place of the token endpoint, if it does
+	ForeignKey  bool                                              // ID tokens are signed with a key that is not among its own
+	Algorithm   jose.SignatureAlgorithm                           // ES256
 
 	Tokens []string // that it has handed out, codes and all: what no log may have
 	Asked  int      // requests to the token endpoint
@@ -141,14 +142,15 @@ func (p *Provider) Login(authURL string) url.Values {
 		return url.Values{"state": {query.Get("state")}, "id_token": {p.IDToken(query, "", "")}}
 	}
 	require.Equal(p.tb, "S256", query.Get("code_challenge_method"))
-	code := p.secret("code")
+	code := p.Secret("code")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.codes[code] = query
 	return url.Values{"state": {query.Get("state")}, "code": {code}}
 }
 
-func (p *Provider) secret(what string) string {
+// Secret makes a text that no log may have.
+func (p *Provider) Secret(what string) string {
 	text := what + "_" + rand.Text()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,7 +192,13 @@ func (p *Provider) IDToken(request url.Values, accessToken, code string) string 
 func (p *Provider) Sign(claims map[string]any) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: p.Algorithm, Key: jose.JSONWebKey{Key: p.key, KeyID: p.kid()}}, nil)
+	key := p.key
+	if p.ForeignKey {
+		var err error
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(p.tb, err)
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: p.Algorithm, Key: jose.JSONWebKey{Key: key, KeyID: p.kid()}}, nil)
 	require.NoError(p.tb, err)
 	text, err := json.Marshal(claims)
 	require.NoError(p.tb, err)
@@ -226,7 +234,8 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.Asked++
 	p.mu.Unlock()
-	if p.TokenAnswer != nil && p.TokenAnswer(w) || !p.isClient(w, r) {
+	require.NoError(p.tb, r.ParseForm())
+	if p.TokenAnswer != nil && p.TokenAnswer(w, r) || !p.isClient(w, r) {
 		return
 	}
 	if r.PostForm.Get("grant_type") == "urn:ietf:params:oauth:grant-type:device_code" {
@@ -250,9 +259,9 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Provider) handOut(w http.ResponseWriter, request url.Values) {
-	access := p.secret("access")
+	access := p.Secret("access")
 	p.answer(w, http.StatusOK, map[string]any{
-		"access_token": access, "token_type": "Bearer", "expires_in": 600, "refresh_token": p.secret("refresh"), "id_token": p.IDToken(request, access, ""),
+		"access_token": access, "token_type": "Bearer", "expires_in": 600, "refresh_token": p.Secret("refresh"), "id_token": p.IDToken(request, access, ""),
 	})
 }
 
@@ -271,7 +280,7 @@ func (p *Provider) startDevice(w http.ResponseWriter, r *http.Request) {
 	if !p.isClient(w, r) {
 		return
 	}
-	code := p.secret("device")
+	code := p.Secret("device")
 	p.mu.Lock()
 	p.device[code] = "pending"
 	p.mu.Unlock()
