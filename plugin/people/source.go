@@ -78,13 +78,14 @@ type SourceConfig struct {
 // the JWT method.
 var sourceKinds = map[string]func(s *settings, c *SourceConfig) (Source, error){
 	"azure":      newAzure,
+	"gsuite":     newGSuite,
 	"ibmisam":    splitAt(" "),
 	"okta":       newOkta,
 	"secureauth": splitAt(","),
 }
 
 // secretKeys are the keys of provider_config that are never read back.
-var secretKeys = []string{keyAPIToken}
+var secretKeys = []string{keyServiceAccount, keyAPIToken}
 
 // NewSource makes what a provider_config names: nil of an empty one. Its errors are
 // faults of that field and name the key. It asks nobody for anything.
