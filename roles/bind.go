@@ -230,7 +230,7 @@ func (c *Compiled) claimedGroups(all map[string]any) ([]string, error) {
 	var list []any
 	switch value := c.groups.Find(all).(type) {
 	case nil:
-		return nil, fmt.Errorf("the groups claim %q is not in the token", claim)
+		return nil, fmt.Errorf("the groups claim %q is not in the token%s", claim, overage(all, c.groups.Name()))
 	case []any:
 		list = value
 	case string:
@@ -249,6 +249,17 @@ func (c *Compiled) claimedGroups(all map[string]any) ([]string, error) {
 		}
 	}
 	return groups, nil
+}
+
+// overage says that a token leaves groups out because it has no room for them, where
+// it says so: as OpenID Connect Core section 5.6.2 has it for claims that are to be
+// had elsewhere, and as Entra ID has it in short tokens.
+func overage(all map[string]any, claim string) string {
+	names, _ := all["_claim_names"].(map[string]any)
+	if _, ok := names[claim]; !ok && all["hasgroups"] != true && all["hasgroups"] != "true" {
+		return ""
+	}
+	return ", which says that there are too many groups for it: the issuer needs a provider_config with the provider that can fetch them"
 }
 
 // couldTake says why the role takes no service account of these names, or
