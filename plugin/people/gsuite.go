@@ -30,7 +30,7 @@ var (
 // service account that it is given, in the name of an administrator.
 //
 // The API is asked in plain HTTP: of google.golang.org/api two requests would be
-// used, and with it come gRPC, OpenCensus and 10 MB of the program.
+// used, and it makes the program 2.7 MB larger.
 type gsuite struct {
 	*api
 	tokens      *googleTokens
