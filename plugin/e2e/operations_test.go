@@ -89,6 +89,7 @@ func TestTheOperationsGuideRunsAsItStands(t *testing.T) {
 		e.waitForDelivery(account)
 	}
 	require.Contains(t, e.runSection(page, dir, "Delivery"), "pruned")
+	require.Contains(t, e.runSection(page, dir, "Metrics"), "vault_auth_nats_delivery_connected 1\n")
 	e.runSection(page, dir, "Fetching accounts")
 
 	// A snapshot, what came after it, and the servers under what it holds.
