@@ -27,7 +27,7 @@ var (
 	vaultAction = tool{login: http.MethodPost, headers: map[string]string{"X-Vault-Namespace": ""}}
 	// community.hashi_vault 7, with hvac.
 	ansible = tool{login: http.MethodPost, headers: map[string]string{"X-Vault-Request": "true"}}
-	// Those with Vault's own Go library: HCP Terraform, External Secrets and the Vault Secrets Operator.
+	// Those with Vault's own Go library: HCP Terraform and the Vault Secrets Operator.
 	goLibrary = tool{login: http.MethodPut, headers: map[string]string{"X-Vault-Request": "true"}}
 	// vault-csi-provider 1.5, internal/client, which makes its requests by hand.
 	csiProvider = tool{login: http.MethodPost, headers: map[string]string{"X-Vault-Request": "true"}}

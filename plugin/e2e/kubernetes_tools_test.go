@@ -7,14 +7,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	authentication "k8s.io/api/authentication/v1"
-	core "k8s.io/api/core/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
@@ -186,55 +183,6 @@ func testAgentInjector(e *env, p *kubernetesPage) {
 		e.waitFor(what, renewed)
 		e.connect(string(first)).publishes(p.subject)
 	}
-}
-
-// testExternalSecrets makes the requests of the operator's generator (external-secrets 0.16,
-// pkg/generator/vault and pkg/provider/vault), and a Secret of the answer as its controller does.
-func testExternalSecrets(e *env, p *kubernetesPage) {
-	objects := p.objects(e.t, "External Secrets")
-	generator := at(e.t, objects["VaultDynamicSecret"], "spec").(fields)
-	auth := at(e.t, generator, "provider", "auth", "kubernetes").(fields)
-	external := at(e.t, objects["ExternalSecret"], "spec").(fields)
-	require.Equal(e.t, at(e.t, objects["VaultDynamicSecret"], "apiVersion"), at(e.t, external, "dataFrom", 0, "sourceRef", "generatorRef", "apiVersion"))
-	read := func() (token string, data fields) {
-		jwt := p.tokenOf(e, at(e.t, auth, "serviceAccountRef", "name"), 600, at(e.t, auth, "serviceAccountRef", "audiences").([]any)...)
-		token, answer := e.readBy(goLibrary, at(e.t, generator, "provider", "server").(string), auth["mountPath"].(string), auth["role"].(string), jwt, generator["path"].(string))
-		return token, answer["data"].(fields)
-	}
-	secrets := p.client.CoreV1().Secrets(p.name)
-	secret := &core.Secret{ObjectMeta: meta.ObjectMeta{Name: at(e.t, external, "target", "name").(string)}}
-	secret, err := secrets.Create(e.ctx(), secret, meta.CreateOptions{})
-	require.NoError(e.t, err)
-	sync := func() *workload {
-		_, data := read()
-		secret.Data = map[string][]byte{}
-		for name, value := range data {
-			secret.Data[name] = fmt.Append(nil, value)
-		}
-		secret, err = secrets.Update(e.ctx(), secret, meta.UpdateOptions{})
-		require.NoError(e.t, err)
-		service := e.connect(string(secret.Data["creds"]))
-		service.publishes(p.subject)
-		return service
-	}
-	before := sync()
-	sync()
-	before.publishes(p.subject) // until it ends by itself
-
-	// The page's times leave room: of the credentials' hour half is left at each refresh.
-	original, err := os.ReadFile("../../docs/kubernetes.md")
-	require.NoError(e.t, err)
-	life, err := time.ParseDuration(regexp.MustCompile(`role_type=vault.* user_ttl=(\S+)`).FindStringSubmatch(string(original))[1])
-	require.NoError(e.t, err)
-	interval, err := time.ParseDuration(external["refreshInterval"].(string))
-	require.NoError(e.t, err)
-	require.LessOrEqual(e.t, 2*interval, life)
-
-	// A SecretStore's client revokes its token when it has read.
-	token, data := read()
-	service := e.connect(data["creds"].(string))
-	e.request(goLibrary, http.MethodPut, e.vault.Addr+"/v1/auth/token/revoke-self", token, nil)
-	e.isCutOff(service)
 }
 
 // testVaultSecretsOperator makes the operator's requests (vault-secrets-operator 1.x,

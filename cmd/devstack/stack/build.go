@@ -55,11 +55,26 @@ func (t Tool) build(ctx context.Context, moduleDir, version, reason string) (str
 	}
 	notice("building %s %s: %s, and %s; about %s the first time", t.Name, version, t.Why, reason, minutes(t.Minutes))
 	began := time.Now()
-	if err := goBuild(ctx, moduleDir, t.pkg, ldflags, path); err != nil {
+	if err := t.buildAt(ctx, moduleDir, ldflags, path); err != nil {
 		return "", fmt.Errorf("build %s %s: %w", t.Name, version, err)
 	}
 	notice("built %s in %s", path, time.Since(began).Round(time.Second))
 	return path, nil
+}
+
+func (t Tool) buildAt(ctx context.Context, moduleDir, ldflags, path string) error {
+	if len(t.standIns) == 0 {
+		return goBuild(ctx, moduleDir, t.pkg, ldflags, path)
+	}
+	source, err := os.MkdirTemp("", "devstack-"+t.Name+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(source)
+	if err := t.copyModule(ctx, moduleDir, source); err != nil {
+		return err
+	}
+	return goBuild(ctx, source, t.pkg, ldflags, path)
 }
 
 // pinSum tells apart programs of one version that were built from other pins, sources

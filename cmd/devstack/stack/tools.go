@@ -37,6 +37,10 @@ type Tool struct {
 	exact       bool     // only the pinned version will do
 	versionArgs []string // print the version
 	ldflags     string   // %s is the version
+
+	// standIns are the nested module's files by those of the pinned module whose place they take, where that has
+	// much in it that takes long to build and is not run. The program is built from a copy of the module then.
+	standIns map[string]string
 }
 
 // The tools that Path finds or builds.
@@ -72,6 +76,15 @@ var (
 		dir: "testdata/tools/terraform", pkg: ".", module: "github.com/terraform-providers/terraform-provider-vault",
 		exact: true, versionArgs: []string{"-version"},
 	}
+	ExternalSecretsTool = Tool{
+		Name: "external-secrets", Env: "EXTERNAL_SECRETS_BIN", Why: "the manifests of docs/kubernetes.md are applied to it", Minutes: 5,
+		dir: "testdata/tools/external-secrets", pkg: ".", module: "github.com/external-secrets/external-secrets",
+		exact: true, versionArgs: []string{"--version"},
+		standIns: map[string]string{
+			"pkg/provider/register/register.go":  "providers.go",
+			"pkg/generator/register/register.go": "generators.go",
+		},
+	}
 	LintTool = Tool{
 		Name: "golangci-lint", Env: "GOLANGCI_LINT_BIN", Why: "it checks the code", Minutes: 4,
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
@@ -80,7 +93,7 @@ var (
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, LintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, LintTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
