@@ -38,6 +38,8 @@ func (b *backend) pathsCreds() []*framework.Path {
 				Description:  "The workload's token, for a role of an issuer: it is verified again, and must be of the workload that the Vault token belongs to.",
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
+			"distributed_claim_access_token": distributedTokenField,
+
 			"user_public_key":    userPublicKeyField,
 			"user_key_signature": userKeySignatureField,
 			"user_key_time":      userKeyTimeField,
@@ -138,7 +140,7 @@ func (b *backend) identifyCaller(ctx context.Context, req *logical.Request, d *f
 	case req.Operation == logical.ReadOperation:
 		return nil, fault.In("jwt", "is in a query string, which access logs keep: "+inBody, "it", mountOf(req), role.name)
 	}
-	bound, err := b.identify(ctx, req, role, token, "", now)
+	bound, err := b.identify(ctx, req, role, token, textOf(d, "distributed_claim_access_token"), now)
 	if err != nil {
 		return nil, err
 	}

@@ -34,14 +34,10 @@ func (b *backend) pathsLogin() []*framework.Path {
 				Required:     true,
 				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 			},
-			"distributed_claim_access_token": {
-				Type:         framework.TypeString,
-				Description:  "An access token with which the issuer's provider_config asks for what the token refers to and does not hold, as groups beyond a number.",
-				DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
-			},
-			"user_public_key":    userPublicKeyField,
-			"user_key_signature": userKeySignatureField,
-			"user_key_time":      userKeyTimeField,
+			"distributed_claim_access_token": distributedTokenField,
+			"user_public_key":                userPublicKeyField,
+			"user_key_signature":             userKeySignatureField,
+			"user_key_time":                  userKeyTimeField,
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
@@ -55,6 +51,12 @@ func (b *backend) pathsLogin() []*framework.Path {
 		HelpSynopsis:    "Log in with the JWT that a workload's platform gave it.",
 		HelpDescription: loginHelp,
 	}}
+}
+
+var distributedTokenField = &framework.FieldSchema{
+	Type:         framework.TypeString,
+	Description:  "An access token with which the issuer's provider_config asks for what the token refers to and does not hold, as groups beyond a number.",
+	DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 }
 
 // login is the whole of it: role, verify, bind, issue, answer.
@@ -155,8 +157,7 @@ func (b *backend) identifyLogin(ctx context.Context, req *logical.Request, role 
 	if token == "" {
 		return nil, fault.In("jwt", "is missing")
 	}
-	accessToken, _ := d.Raw["distributed_claim_access_token"].(string)
-	bound, err := b.identify(ctx, req, role, token, accessToken, now)
+	bound, err := b.identify(ctx, req, role, token, textOf(d, "distributed_claim_access_token"), now)
 	var refusal *fault.Error
 	if role.entry.RoleType == roles.TypeKubernetes && errors.As(err, &refusal) {
 		return nil, logical.CodedError(http.StatusForbidden, refusal.Error())

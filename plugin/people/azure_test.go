@@ -23,8 +23,9 @@ const (
 // newGraph serves Microsoft Graph, where ann and bob are.
 func newGraph(t *testing.T, hosts ...string) *standin.Internet {
 	n := standin.New(t)
+	people := map[string]string{"anns-token": ann, "bobs-token": bob, "an-apps-token": ""}
 	graph := &standin.Graph{
-		People: map[string]string{"anns-token": ann, "bobs-token": bob, "an-apps-token": ""},
+		Who:    func(token string) (string, bool) { id, good := people[token]; return id, good },
 		Groups: map[string][]string{ann: {"g1", "g2", "g3", "g4", "g5"}, bob: {"admins"}},
 		Page:   2,
 	}

@@ -12,9 +12,9 @@ import (
 // Graph stands in for Microsoft Graph, as far as its action getMemberObjects goes:
 // https://learn.microsoft.com/graph/api/directoryobject-getmemberobjects.
 type Graph struct {
-	// People are the ids of those whom access tokens are of. A token of an
-	// application is of nobody, and may ask for everybody.
-	People map[string]string
+	// Who is the id of the one whom an access token is of, and whether it is a good
+	// one. A token of an application is of nobody, and may ask for everybody.
+	Who func(accessToken string) (id string, good bool)
 	// Groups are the ids of the groups that people are in.
 	Groups map[string][]string
 	// Page is how many groups an answer has. Zero: all.
@@ -23,8 +23,8 @@ type Graph struct {
 
 func (g *Graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	self, known := g.People[token]
-	if !ok || !known {
+	self, good := g.Who(token)
+	if !ok || !good {
 		graphError(w, http.StatusUnauthorized, "InvalidAuthenticationToken", "Access token validation failure. Invalid audience.")
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -70,6 +71,7 @@ func Start() *Internet {
 			return n.certificate(hello.ServerName), nil
 		},
 	}
+	n.server.Config.ErrorLog = log.New(io.Discard, "", 0) // who breaks off a connection means it
 	n.server.StartTLS()
 	return n
 }
@@ -147,6 +149,35 @@ func (n *Internet) Transport() *http.Transport {
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool},
 		DisableKeepAlives: true,
 	}
+}
+
+// Proxy is the URL of a proxy behind which the servers are, and no others, for who
+// takes one from the environment.
+func (n *Internet) Proxy() string {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		server, err := net.Dial("tcp", n.server.Listener.Addr().String())
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer server.Close()
+		w.WriteHeader(http.StatusOK)
+		client, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		go func() {
+			_, _ = io.Copy(server, buffered)
+			_ = server.Close()
+		}()
+		_, _ = io.Copy(client, server)
+	}))
+	return proxy.URL
 }
 
 // write answers with JSON.
