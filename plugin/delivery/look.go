@@ -1,7 +1,9 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"maps"
 	"strings"
@@ -26,6 +28,12 @@ import (
 // Where both put theirs into use at once, a server can even go by the former account and
 // name the present one (updateAccountWithClaimJWT): the name is set last. So what it says
 // of the revocations that it goes by counts too.
+//
+// And of the clients that are the first of an account since the server's start, all but
+// the one that has it loaded find it half made (buildInternalAccount): a revoked user
+// among them is let in, and stays if nothing of the account changes. So the servers are
+// made to load accounts that revoke somebody before a client does, and then to take the
+// account once more, which throws out who has slipped in.
 const (
 	lookAfter = 2 * time.Second
 
@@ -39,6 +47,10 @@ const (
 )
 
 const accountzSubject = "$SYS.REQ.SERVER.PING.ACCOUNTZ"
+
+// connzSubject is where servers are asked who is connected to an account, for which they
+// load it.
+func connzSubject(id string) string { return "$SYS.REQ.ACCOUNT." + id + ".CONNZ" }
 
 // accountz is the part of a server's answer that is used (monitor.go, Accountz): of one
 // account what it goes by, or else which accounts it has loaded.
@@ -93,7 +105,7 @@ func (r *Reconciler) lookAtAll(ids []string) {
 		loaded = r.loaded()
 	}
 	for _, id := range ids {
-		if loaded == nil || loaded[id] {
+		if loaded == nil || loaded[id] || r.revokesIn(id) {
 			r.look(id)
 		} else {
 			delete(r.looks.again, id)
@@ -107,7 +119,11 @@ func (r *Reconciler) lookAtAll(ids []string) {
 func (r *Reconciler) look(id string) {
 	wanted, ok, err := r.source.Wanted(r.ctx, id)
 	name := ""
-	if err == nil && ok && !r.leaving(id) {
+	there := err == nil && ok && !r.leaving(id)
+	if there {
+		if revokes(wanted) {
+			r.haveLoaded(id)
+		}
 		name = r.goesByAnother(id, wanted)
 	}
 	more, again := r.looks.again[id]
@@ -116,6 +132,9 @@ func (r *Reconciler) look(id string) {
 	}
 	if name == "" || more == 0 {
 		delete(r.looks.again, id)
+		if there && !again && revokes(wanted) {
+			r.want(id, func(u *undone) { u.rewrite = true })
+		}
 		return
 	}
 	if now, _, err := r.source.Wanted(r.ctx, id); err != nil || now != wanted {
@@ -127,15 +146,31 @@ func (r *Reconciler) look(id string) {
 	r.want(id, func(u *undone) { u.rewrite, u.look = true, true })
 }
 
-// lookAtLoaded looks, a while after a comparison, at all that servers have loaded, if a
-// server has come since that was last done: it was given what it lacked while clients
-// came to it.
+// revokes reports whether an account JWT revokes anybody, without reading all of it.
+func revokes(accountJWT string) bool {
+	_, rest, _ := strings.Cut(accountJWT, ".")
+	claims, _, _ := strings.Cut(rest, ".")
+	text, err := base64.RawURLEncoding.DecodeString(claims)
+	return err == nil && bytes.Contains(text, []byte(`"revocations":{`))
+}
+
+func (r *Reconciler) revokesIn(id string) bool {
+	wanted, ok, err := r.source.Wanted(r.ctx, id)
+	return err == nil && ok && revokes(wanted)
+}
+
+// lookAtLoaded looks, a while after a comparison, at all that servers have loaded and at
+// all that revoke somebody, if a server has come since that was last done: it was given
+// what it lacked while clients came to it.
 func (s *syncRun) lookAtLoaded() {
 	arrivals := s.fleet.arrivals()
 	if s.link == nil || arrivals == s.looked {
 		return
 	}
 	for id := range s.loaded() {
+		s.lookLater(id)
+	}
+	for _, id := range s.revoking {
 		s.lookLater(id)
 	}
 	s.looked = arrivals
@@ -184,7 +219,17 @@ func (r *Reconciler) loaded() map[string]bool {
 // askLoaded asks all servers what they have loaded, of one account or, without an id,
 // which they are. One that does not have the account answers with an error.
 func (r *Reconciler) askLoaded(id string, take func(accountz)) {
-	question, err := json.Marshal(map[string]string{"account": id})
+	r.askEach(accountzSubject, map[string]any{"account": id}, take)
+}
+
+// haveLoaded has all servers load an account that they have not loaded.
+func (r *Reconciler) haveLoaded(id string) {
+	r.askEach(connzSubject(id), map[string]any{"limit": 1}, func(accountz) {})
+}
+
+// askEach asks all servers something, and waits for each of them.
+func (r *Reconciler) askEach(subject string, question map[string]any, take func(accountz)) {
+	data, err := json.Marshal(question)
 	if err != nil {
 		return
 	}
@@ -194,7 +239,7 @@ func (r *Reconciler) askLoaded(id string, take func(accountz)) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, answerTimeout)
 	defer cancel()
-	err = r.link.ask(ctx, request{subject: accountzSubject, data: question, servers: len(silent)}, func(data []byte) bool {
+	err = r.link.ask(ctx, request{subject: subject, data: data, servers: len(silent)}, func(data []byte) bool {
 		var answer accountz
 		if json.Unmarshal(data, &answer) == nil && silent[answer.Server.ID] {
 			delete(silent, answer.Server.ID)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -164,6 +165,42 @@ func TestAServerThatNeverGoesByAnAccountIsNotMadeToForEver(t *testing.T) {
 		_, rewrites := f.goesBy(account.id)
 		return rewrites > mostLooks
 	}, 2*lookAfter, 50*time.Millisecond)
+}
+
+// A client that comes first finds an account half made, with the revocations that it has
+// to come.
+func TestServersLoadAnAccountThatRevokesSomebodyBeforeClientsComeToIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.cluster(2)
+	account := w.addAccount("orders")
+	w.set(account.id, w.accountJWT(account.id, "orders", func(c *jwt.AccountClaims) { c.Revoke("*") }))
+	idle := w.addAccount("idle")
+	r := w.reconcilerThatWaits(w.config(c.servers[0].ClientURL()), time.Hour)
+	require.NoError(t, r.Deliver(testContext(t), w.systemID))
+	w.knows(r, 2)
+	client := w.bareClient(c.servers[1])
+	defer client.Close()
+	pushes := w.pushesOf(client, account.id)
+	require.NoError(t, r.Deliver(testContext(t), account.id, idle.id))
+	for _, s := range c.servers {
+		w.eventually(func() error {
+			accounts, err := s.Accountz(nil)
+			if err == nil && !slices.Contains(accounts.Accounts, account.id) {
+				err = errors.New("it is not loaded")
+			}
+			require.NotContains(t, accounts.Accounts, idle.id)
+			return err
+		})
+	}
+	wanted := w.wanted[account.id]
+	w.eventually(func() error { // who has slipped in is thrown out by what is another text
+		if got := pushes.Load(); got == nil || !slices.Equal(*got, []string{wanted, wanted + "\n", wanted}) {
+			return fmt.Errorf("pushed was %q", got)
+		}
+		return nil
+	})
+	require.Never(t, func() bool { return len(*pushes.Load()) > 3 }, 2*lookAfter, 50*time.Millisecond)
 }
 
 func TestServersThatGoByWhatTheyHaveAreLeftAlone(t *testing.T) {

@@ -122,6 +122,8 @@ type syncRun struct {
 	report Report
 	sum    [sha256.Size]byte // of all that was delivered, as a server sums up its directory
 	some   []string          // ids, chosen by chance
+
+	revoking []string // ids of accounts that revoke somebody
 }
 
 func (s *syncRun) all(ctx context.Context, o Options) error {
@@ -154,7 +156,7 @@ func (s *syncRun) all(ctx context.Context, o Options) error {
 	if lost && s.futile != s.fleet.arrivals() {
 		s.logger.Warn("a NATS server has lost account files, and is made to write them anew")
 		s.report = Report{Started: s.report.Started, Rewritten: true, began: s.report.began}
-		s.sum, s.some = [sha256.Size]byte{}, nil
+		s.sum, s.some, s.revoking = [sha256.Size]byte{}, nil, nil
 		if err := s.deliverAll(ctx, true); err != nil {
 			return err
 		}
@@ -260,6 +262,9 @@ func (s *syncRun) deliverAll(ctx context.Context, rewrite bool) error {
 		}
 		err := s.deliver(ctx, id, rewrite, func(o outcome) {
 			s.report.Delivered++
+			if revokes(o.accountJWT) {
+				s.revoking = append(s.revoking, id)
+			}
 			if o.accountJWT != "" {
 				sum := sha256.Sum256([]byte(o.accountJWT))
 				subtle.XORBytes(s.sum[:], s.sum[:], sum[:])

