@@ -67,7 +67,10 @@ func (t serverTrust) verify(state tls.ConnectionState, roots *x509.CertPool) err
 	}
 	options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
 	if len(t.names) == 0 {
-		options.DNSName = state.ServerName
+		if options.DNSName = state.ServerName; options.DNSName == "" {
+			// Go tells of no name where the URL has an address, and would check none.
+			return errors.New("server is named by an IP address, which cannot be checked with unsupported_critical_cert_extensions: name it in override_allowed_server_names")
+		}
 	}
 	for _, certificate := range state.PeerCertificates[1:] {
 		options.Intermediates.AddCert(t.understood(certificate))

@@ -72,6 +72,7 @@ func crashWrites(t *testing.T) map[string]crashWrite {
 	imported := func(m *chainMount) { n.importOperator(m); n.importAccounts(m) }
 	hosted := fields{"type": "account", "public_key": account.Public(), "signing_seeds": key.Seed()}
 	keys := fields{"jwks_url": "https://127.0.0.1:3", "skip_jwks_validation": true}
+	peopleKeys := fields{"oidc_discovery_url": "https://127.0.0.1:3", "skip_jwks_validation": true, "oidc_client_id": "vault", "oidc_client_secret": "secret"}
 	and := func(more fields) fields {
 		all := maps.Clone(keys)
 		maps.Copy(all, more)
@@ -99,13 +100,17 @@ func crashWrites(t *testing.T) map[string]crashWrite {
 		writes[name] = write
 	}
 	maps.Copy(writes, map[string]crashWrite{
-		"config in all its parts":        {operation: write, path: "config", data: and(fields{"operator_name": "acme", "default_role": "dev"})},
-		"config of the operator":         {operation: write, path: "config", data: fields{"tags": "eu"}},
-		"config of the issuer":           {operation: write, path: "config", data: keys},
-		"config of settings":             {operation: write, path: "config", data: fields{"default_role": "dev", "default_account": "orders"}},
-		"config of issuer and settings":  {operation: write, path: "config", data: and(fields{"default_account": "orders"})},
-		"the operator's key is rotated":  {operation: write, path: "config/rotate", counts: true, data: fields{"overlap": 3600}},
-		"an issuer is made":              {operation: create, path: "issuer/new", data: keys},
+		"config in all its parts":          {operation: write, path: "config", data: and(fields{"operator_name": "acme", "default_role": "dev"})},
+		"config of the operator":           {operation: write, path: "config", data: fields{"tags": "eu"}},
+		"config of the issuer":             {operation: write, path: "config", data: keys},
+		"config of settings":               {operation: write, path: "config", data: fields{"default_role": "dev", "default_account": "orders"}},
+		"config of issuer and settings":    {operation: write, path: "config", data: and(fields{"default_account": "orders"})},
+		"the operator's key is rotated":    {operation: write, path: "config/rotate", counts: true, data: fields{"overlap": 3600}},
+		"an issuer is made":                {operation: create, path: "issuer/new", data: keys},
+		"an issuer for people is made":     {operation: create, path: "issuer/new", data: peopleKeys},
+		"an issuer comes to log people in": {operation: write, path: "issuer/other", data: peopleKeys},
+		"a role for people is made": {given: func(m *chainMount) { m.write("issuer/other", peopleKeys) }, operation: create, path: "role/new",
+			data: fields{"issuer": "other", "account": "unused", "user_claim": "sub", "allowed_redirect_uris": peopleRedirect}},
 		"an issuer is written":           {operation: write, path: "issuer/other", data: keys},
 		"an issuer is deleted":           {operation: remove, path: "issuer/other"},
 		"the default issuer is written":  {operation: write, path: "issuer/default", data: keys},

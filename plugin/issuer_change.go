@@ -60,7 +60,15 @@ func (b *backend) planIssuer(ctx context.Context, s logical.Storage, name string
 // it: their bindings are of the other kind.
 func (b *backend) checkIssuerChange(ctx context.Context, s logical.Storage, name string, plan *issuerPlan) error {
 	stored, entry := plan.before, plan.after
-	if stored == nil || stored.kind() == entry.kind() {
+	if stored == nil {
+		return nil
+	}
+	if stored.OIDCClientID != "" && entry.OIDCClientID == "" {
+		if err := checkNoPeople(ctx, s, name); err != nil {
+			return err
+		}
+	}
+	if stored.kind() == entry.kind() {
 		return nil
 	}
 	using, err := store.IssuerOfRoles.Dependent(ctx, s, name, roleDepends(s, func(of place) bool { return of.Issuer == name }))

@@ -1,13 +1,17 @@
 package plugin
 
 import (
+	"context"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
+	"github.com/nats-vault/vault-plugin-auth-nats/roles"
 )
 
 // issuerPeopleFields are the fields of an issuer that people log in with.
@@ -133,6 +137,18 @@ func (e *issuerEntry) asksSame(before *issuerEntry) bool {
 	return e.OIDCDiscoveryURL == before.OIDCDiscoveryURL &&
 		claims.SharesCA(e.OIDCDiscoveryCAPEM, before.OIDCDiscoveryCAPEM) &&
 		slices.Equal(e.OverrideAllowedServerNames, before.OverrideAllowedServerNames)
+}
+
+// checkNoPeople refuses to leave roles of type oidc without a client.
+func checkNoPeople(ctx context.Context, s logical.Storage, name string) error {
+	using, err := store.IssuerOfRoles.Dependent(ctx, s, name, func(ctx context.Context, role string) bool {
+		entry, err := readRole(ctx, s, role)
+		return err != nil || entry != nil && entry.Issuer == name && entry.RoleType == roles.TypeOIDC
+	})
+	if err == nil && len(using) > 0 {
+		err = fault.In("oidc_client_id", "is taken from issuer %q, which people log in with by these roles: %s", name, fault.ShortList(using))
+	}
+	return err
 }
 
 // addPeople makes ready what logs people in, and where their groups are found.

@@ -1,6 +1,8 @@
 package roles
 
 import (
+	"fmt"
+	"net"
 	"net/url"
 	"strings"
 
@@ -85,4 +87,25 @@ func redirectFault(uri string) string {
 		return "is none that a browser is sent to"
 	}
 	return ""
+}
+
+// warnOfPeople warns of roles of type oidc that take more people than may be meant, or
+// show more of them.
+func (c *Compiled) warnOfPeople(warn func(bool, string)) {
+	r := &c.role
+	if r.RoleType != TypeOIDC {
+		return
+	}
+	warn(r.VerboseOIDCLogging, "verbose_oidc_logging has the claims of people logged at level debug")
+	warn(r.BoundSubject == "" && len(r.BoundClaims) == 0 && r.BoundExpression == "",
+		"the role has no bound_claims, bound_subject or bound_expression: everyone whom the issuer knows can log in with it")
+	for _, uri := range r.AllowedRedirectURIs {
+		u, err := url.Parse(uri)
+		if err != nil || u.Scheme != "http" {
+			continue
+		}
+		host := u.Hostname()
+		warn(host != "localhost" && !net.ParseIP(host).IsLoopback(),
+			fmt.Sprintf("allowed_redirect_uris has %s: the code comes back there without TLS, for all on the way to read", uri))
+	}
 }

@@ -27,6 +27,7 @@ func (c *Compiled) Warnings(a *jwt.Account) []string {
 	warn(t.limits.Data != jwt.NoLimit, "data is set in user_template, but nats-server does not hold users to it")
 	warn(c.role.RoleType == TypeKubernetes && c.role.Audience == "",
 		"the role has no audience: a service account token that was made for another service can log in with it")
+	c.warnOfPeople(warn)
 	c.warnOfAliases(warn)
 	c.warnOfPolicies(warn)
 	for _, e := range t.openEnded() {
