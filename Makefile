@@ -27,7 +27,7 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.
-MODULES := . plugin/client plugin/client/e2e
+MODULES := . plugin/client plugin/client/e2e plugin/people/difftest
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
