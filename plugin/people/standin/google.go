@@ -98,7 +98,7 @@ func (g *Google) tokens(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusBadRequest, object{"error": "unsupported_grant_type", "error_description": "Invalid grant_type: " + grant})
 		return
 	}
-	signed, err := jose.ParseSigned(r.PostForm.Get("assertion"), []jose.SignatureAlgorithm{jose.RS256})
+	signed, err := jose.ParseSignedCompact(r.PostForm.Get("assertion"), []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		write(w, http.StatusBadRequest, object{"error": "invalid_grant", "error_description": "Invalid assertion."})
 		return

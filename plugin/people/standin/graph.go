@@ -32,7 +32,7 @@ func (g *Graph) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if i := slices.Index(parts, "users"); i == 1 { // below a tenant
 		parts = parts[1:]
 	}
-	id := ""
+	var id string
 	switch {
 	case len(parts) == 2 && parts[0] == "me" && strings.EqualFold(parts[1], "getMemberObjects"):
 		if id = self; id == "" {
