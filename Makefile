@@ -27,7 +27,7 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.
-MODULES := . plugin/client plugin/client/e2e plugin/people/difftest
+MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
@@ -75,7 +75,9 @@ test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao 
 	bin/devstack tools $(SERVERS); \
 	bin/devstack demo; \
 	$(GO) test -race -count=1 -timeout 30m -tags openbao ./cmd/devstack/... ./plugin/e2e/...; \
-	cd plugin/client/e2e && $(GO) test -race -count=1 -timeout 30m ./...
+	for module in plugin/client/e2e plugin/people/e2e; do \
+		(cd $$module && $(GO) test -race -count=1 -timeout 30m -tags openbao ./...); \
+	done
 
 soak: devstack ## break a cluster under load for SOAK, which is 2m unless given, and show what came of it
 	bin/devstack tools vault nats-server
