@@ -12,7 +12,11 @@ const print = (what, detail = "") => console.log(`${what} ${detail}`.trim());
 print("connected");
 for await (const subject of createInterface({ input: process.stdin })) {
   nc.publish(subject, "from JavaScript");
-  await nc.flush();
-  print("published", subject);
+  try {
+    await nc.flush();
+    print("published", subject);
+  } catch (err) {
+    print("not published", err.message); // the connection has gone meanwhile
+  }
 }
 await nc.close();
