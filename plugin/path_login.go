@@ -208,7 +208,7 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 	identity, err := issuer.Verify(ctx, token, now, role.compiled.Expected())
 	switch {
 	case errors.Is(err, claims.ErrUnavailable):
-		return nil, b.unavailable(err)
+		return nil, b.unavailable("error validating token", err)
 	case err != nil:
 		return nil, fault.New("error validating token: %s", err)
 	}
@@ -217,12 +217,12 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 
 // unavailable tells the operator what the caller is not told: what the issuer's host
 // answered.
-func (b *backend) unavailable(err error) error {
+func (b *backend) unavailable(doing string, err error) error {
 	var unavailable *claims.UnavailableError
 	if errors.As(err, &unavailable) {
 		b.Logger().Warn("a token could not be verified", "issuer", unavailable.Issuer, "what", unavailable.What, "error", unavailable.Err)
 	}
-	return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("error validating token: %s", err))
+	return logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%s: %s", doing, err))
 }
 
 // auth is the Vault token's part of the answer. The alias's metadata holds

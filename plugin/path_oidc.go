@@ -228,7 +228,7 @@ func (b *backend) explain(err error) error {
 	case errors.Is(err, people.ErrBusy):
 		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case isUnavailable(err):
-		return b.unavailable(err)
+		return b.unavailable("error logging in", err)
 	}
 	return err
 }

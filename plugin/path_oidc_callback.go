@@ -129,13 +129,18 @@ func (b *backend) callback(ctx context.Context, req *logical.Request, d *framewo
 	return b.welcome(ctx, req, d, v, person, now)
 }
 
-// welcome answers whoever fetches a login, as any login is answered.
+// welcome answers whoever fetches a login, as any login is answered. One that is
+// refused can be fetched again: a key may be missing.
 func (b *backend) welcome(ctx context.Context, req *logical.Request, d *framework.FieldData, v *visit, person *people.Person, now time.Time) (*logical.Response, error) {
 	bound, err := v.role.bind(person.Identity, now)
 	if err != nil {
 		return answer(err)
 	}
-	return b.grant(ctx, req, d, v.role, bound, evidence{by: v.state, role: v.role.name}, now)
+	resp, err := b.grant(ctx, req, d, v.role, bound, evidence{by: v.state, role: v.role.name}, now)
+	if err != nil || resp.IsError() {
+		_ = b.people.Keep(v.login, person, now) // if there is room
+	}
+	return resp, err
 }
 
 // complete has the issuer say who the person is.
@@ -197,7 +202,7 @@ func (b *backend) enrich(ctx context.Context, issuer *issuer, role *role, identi
 	})
 	switch {
 	case isUnavailable(err):
-		return nil, b.unavailable(err)
+		return nil, b.unavailable("error completing claims", err)
 	case err != nil:
 		return nil, fault.New("error completing claims: %s", err)
 	}

@@ -78,11 +78,7 @@ func (b *backend) poll(ctx context.Context, req *logical.Request, d *framework.F
 	case person == nil:
 		return answer(errPending)
 	}
-	resp, err := b.welcome(ctx, req, d, v, person, now)
-	if err != nil || resp.IsError() {
-		_ = b.people.Keep(login, person, now) // for another try: a key may be missing
-	}
-	return resp, err
+	return b.welcome(ctx, req, d, v, person, now)
 }
 
 // beginDevice has the issuer give a code that the person types there.

@@ -18,8 +18,6 @@ const (
 	mostKept      = 1 << 12
 	mostKeptSize  = 64 << 20
 	mostKeptOfOne = 4
-	// mostAsking is how many requests to issuers are made at one time.
-	mostAsking = 64
 )
 
 // A Desk is where people's logins of one mount come in.
@@ -171,37 +169,6 @@ func (d *Desk) Take(login *Login, now time.Time) (*Person, error) {
 		return nil, fault.In("state", "was used before: its outcome was fetched already")
 	}
 	return nil, nil
-}
-
-// ask reports whether an issuer may be asked for something now; if so, asked must
-// follow.
-func (d *Desk) ask() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open >= mostAsking {
-		return ErrBusy
-	}
-	d.open++
-	return nil
-}
-
-// beginDevice is ask for a login that has the issuer asked before the person has done
-// anything. Anyone can have that done: it is for a quarter of the requests at most.
-func (d *Desk) beginDevice(time.Time) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.open >= mostAsking/4 {
-		return ErrBusy
-	}
-	d.open++
-	return nil
-}
-
-// asked ends what ask has begun.
-func (d *Desk) asked() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.open--
 }
 
 // generations remember logins for at least their lifetime, and no more than about

@@ -38,10 +38,11 @@ type Device struct {
 
 // BeginDevice begins a login in which the person types a code at the issuer.
 func (d *Desk) BeginDevice(ctx context.Context, p *Provider, login *Login, want Want, now time.Time) (*Device, error) {
-	if err := d.beginDevice(now); err != nil {
+	ctx, done, err := p.ask(ctx, mostBeginning)
+	if err != nil {
 		return nil, err
 	}
-	defer d.asked()
+	defer done()
 	provider, link, err := p.open(ctx, now, "")
 	if err != nil {
 		return nil, err
@@ -98,10 +99,11 @@ func (d *Desk) PollDevice(ctx context.Context, p *Provider, login *Login, want W
 	if !d.polls.may(login, now) {
 		return nil, fault.New("slow_down")
 	}
-	if err := d.ask(); err != nil {
+	ctx, done, err := p.ask(ctx, mostAsking)
+	if err != nil {
 		return nil, err
 	}
-	defer d.asked()
+	defer done()
 	provider, link, err := p.open(ctx, now, "")
 	if err != nil {
 		return nil, err
@@ -201,8 +203,6 @@ func (p *Provider) postOnce(ctx context.Context, l *link, endpoint string, form 
 	if !basic {
 		form.Set("client_secret", p.config.ClientSecret)
 	}
-	ctx, cancel := context.WithTimeout(ctx, postTimeout)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return err
@@ -240,9 +240,6 @@ func (p *Provider) postOnce(ctx context.Context, l *link, endpoint string, form 
 	}
 	return nil
 }
-
-// postTimeout bounds a request to an issuer.
-const postTimeout = 10 * time.Second
 
 func (p *Provider) unreachable(err error, secrets ...string) error {
 	return &claims.UnavailableError{Issuer: p.config.Issuer, What: "its answer", Err: errors.New(p.redact(err.Error(), secrets))}

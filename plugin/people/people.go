@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/cap/oidc"
@@ -64,6 +65,7 @@ type Provider struct {
 	config     Config
 	issuer     *claims.JWT
 	algorithms []oidc.Alg
+	asking     atomic.Int64 // logins for which it is asked at this moment
 }
 
 // NewProvider returns the provider that the issuer is.
@@ -173,10 +175,11 @@ func (d *Desk) Exchange(ctx context.Context, p *Provider, login *Login, state, c
 	if implicit, _ := request.ImplicitFlow(); implicit {
 		return nil, fault.In("code", "is not what was asked for: oidc_response_types has id_token")
 	}
-	if err := d.ask(); err != nil {
+	ctx, done, err := p.ask(ctx, mostAsking)
+	if err != nil {
 		return nil, err
 	}
-	defer d.asked()
+	defer done()
 	provider, link, err := p.open(ctx, now, "")
 	if err != nil {
 		return nil, err
@@ -208,10 +211,11 @@ func (d *Desk) Accept(ctx context.Context, p *Provider, login *Login, state, idT
 	if implicit, _ := request.ImplicitFlow(); !implicit {
 		return nil, fault.In("id_token", "is not what was asked for: oidc_response_types has no id_token")
 	}
-	if err := d.ask(); err != nil { // for keys
+	ctx, done, err := p.ask(ctx, mostAsking) // for keys
+	if err != nil {
 		return nil, err
 	}
-	defer d.asked()
+	defer done()
 	provider, link, err := p.open(ctx, now, idToken)
 	if err != nil {
 		return nil, err
@@ -230,6 +234,28 @@ func (d *Desk) Accept(ctx context.Context, p *Provider, login *Login, state, idT
 	d.Done(login, now)
 	person.Identity = person.Identity.Without("nonce")
 	return person, nil
+}
+
+// Bounds of what an issuer is asked for.
+const (
+	// mostAsking is for how many logins at one time. Anyone can have an issuer asked,
+	// with a made-up code.
+	mostAsking = 64
+	// mostBeginning is how many of them may be logins that only begin, where the issuer
+	// is asked for these, too.
+	mostBeginning = 16
+	// askingTimeout is how long it may take for one.
+	askingTimeout = 20 * time.Second
+)
+
+// ask takes one of most places; done gives it back.
+func (p *Provider) ask(ctx context.Context, most int64) (bounded context.Context, done func(), err error) {
+	if p.asking.Add(1) > most {
+		p.asking.Add(-1)
+		return nil, nil, ErrBusy
+	}
+	bounded, cancel := context.WithTimeout(ctx, askingTimeout)
+	return bounded, func() { cancel(); p.asking.Add(-1) }, nil
 }
 
 // person has the ID token verified as the token of a workload is.
