@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -103,21 +104,21 @@ func TestGroupsOfTheProviderAreGroupsInVault(t *testing.T) {
 func TestAPersonLogsInOnAnotherDevice(t *testing.T) {
 	t.Parallel()
 	e := start(t, "nats-device")
-	e.role("dev", fields{"callback_mode": "device", "allowed_redirect_uris": nil})
+	e.role("dev", fields{"callback_mode": "device", "poll_interval": 1, "allowed_redirect_uris": nil})
 	begun := e.begin(fields{"role": "dev"})
 	_, err := begun.poll()
 	e.isStatus400(err, "authorization_pending")
 	e.tab().allowsDevice(begun.URL, "ada", "Allow")
-	answer, err := begun.poll()
+	answer, err := begun.outcome()
 	require.NoError(t, err)
 	e.isTokenOf(answer.Auth.ClientToken, "ada")
 	e.maySpeakFor("ada", answer.Data["creds"].(string))
 	_, err = begun.poll()
-	e.isStatus400(err, "state")
+	e.isStatus400(err, "was used before")
 
 	begun = e.begin(fields{"role": "dev"})
 	e.tab().allowsDevice(begun.URL, "ada", "Deny")
-	_, err = begun.poll()
+	_, err = begun.outcome()
 	e.isStatus400(err, "access_denied")
 }
 
@@ -185,6 +186,19 @@ func (e *env) begin(data fields) *begun {
 func (b *begun) poll() (*api.Secret, error) {
 	b.e.t.Helper()
 	return b.e.anyone().Logical().WriteWithContext(b.e.ctx(), b.e.path("oidc/poll"), fields{"state": b.state, "client_nonce": clientNonce})
+}
+
+// outcome polls until the login is settled; who polls too often is told slow_down.
+func (b *begun) outcome() (answer *api.Secret, err error) {
+	b.e.t.Helper()
+	b.e.waitFor("the outcome", func() error {
+		answer, err = b.poll()
+		if err != nil && (strings.Contains(err.Error(), "slow_down") || strings.Contains(err.Error(), "authorization_pending")) {
+			return err
+		}
+		return nil
+	})
+	return answer, err
 }
 
 // isTokenOf checks that a Vault token is that of a person.
