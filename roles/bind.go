@@ -175,12 +175,12 @@ func (c *Compiled) bindClaims(b *binding, all map[string]any) (groups []string) 
 	if subject, _ := all["sub"].(string); r.BoundSubject != "" && subject != r.BoundSubject {
 		b.check(fmt.Errorf("the sub claim %s is not the role's bound_subject", quote(subject)))
 	}
+	groups, err := c.claimedGroups(all)
+	b.check(err) // ahead of bound_claims that miss them as well: it may say why
 	for i := range c.bound {
 		b.check(c.bound[i].match(all))
 	}
 	b.check(c.bindUser(b, all))
-	groups, err := c.claimedGroups(all)
-	b.check(err)
 	b.check(b.setGroups(r.Issuer, groups))
 	if c.role.TokenPoliciesTemplateClaims {
 		b.Policies, err = c.bindPolicies(all)

@@ -77,6 +77,7 @@ func TestBindToken(t *testing.T) {
 		"groups that a token has no room for":   {func(r *Role) { r.GroupsClaim = "g" }, `{"_claim_names": {"g": "src1"}}`, `groups claim "g" is not in the token, which says that there are too many groups for it: the issuer needs a provider_config`},
 		"below a JSON pointer":                  {func(r *Role) { r.GroupsClaim = "/g" }, `{"_claim_names": {"g": "src1"}}`, "the issuer needs a provider_config"},
 		"groups that a short token leaves out":  {func(r *Role) { r.GroupsClaim = "g" }, `{"hasgroups": true}`, "the issuer needs a provider_config"},
+		"before bound_claims miss them, too":    {func(r *Role) { r.GroupsClaim = "g"; bound(`{"g": "x"}`)(r) }, `{"hasgroups": true}`, "the issuer needs a provider_config"},
 		"another claim that is elsewhere":       {func(r *Role) { r.GroupsClaim = "g" }, `{"_claim_names": {"h": "src1"}, "hasgroups": false}`, `groups claim "g" is not in the token`},
 		"a group of another issuer is refused":  {func(r *Role) { r.GroupsClaim = "g" }, `{"g": ["a", "issuer:b:admins"]}`, `"issuer:"`},
 		"nor in another case":                   {func(r *Role) { r.GroupsClaim = "g" }, `{"g": "ISSUER:b:admins"}`, `"issuer:"`},
