@@ -236,6 +236,9 @@ func (m *chainMount) public(account string) string {
 func TestEveryWriteIsBrokenSomewhere(t *testing.T) {
 	nothing := map[string]string{
 		loginPattern:                      "stores nothing",
+		authURLPattern:                    "stores nothing",
+		callbackPattern:                   "stores nothing",
+		pollPattern:                       "stores nothing",
 		previewPattern:                    "stores nothing",
 		authorizePattern:                  "stores nothing",
 		signPattern:                       "stores nothing",
