@@ -30,7 +30,6 @@ type Desk struct {
 	done  generations // completed: each has made a person prove something
 	kept  map[ID]*kept
 	size  int
-	open  int // requests that are under way
 }
 
 // kept is an outcome that waits to be fetched.

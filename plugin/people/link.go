@@ -79,7 +79,7 @@ func (l *link) exchange(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	body, err := io.ReadAll(response.Body)
-	response.Body.Close()
+	_ = response.Body.Close()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (l *link) pass(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if response.StatusCode >= 300 && response.StatusCode < 400 {
-		response.Body.Close()
+		_ = response.Body.Close()
 		return nil, fmt.Errorf("%s answered with a redirect", request.URL.Redacted())
 	}
 	response.Body = struct {
