@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ const patience = time.Minute
 // shared is what all tests use; TestMain makes it.
 var shared struct {
 	vault   *stack.Vault
+	audit   string // the path of its audit log
 	browser context.Context
 	home    *provider // of the default issuer
 	partner *provider // of the issuer "partner"
@@ -53,7 +55,7 @@ func run(m *testing.M) (code int) {
 		return err
 	})
 	starts.Go(func() (err error) {
-		shared.vault, err = stack.StartVault(ctx, stack.VaultConfig{})
+		shared.vault, err = stack.StartVault(ctx, stack.VaultConfig{LogLevel: "trace"})
 		return err
 	})
 	starts.Go(func() (err error) {
@@ -71,6 +73,9 @@ func run(m *testing.M) (code int) {
 		return fail(err)
 	}
 	if err := shared.vault.Install(ctx, program); err != nil {
+		return fail(err)
+	}
+	if shared.audit, err = shared.vault.Audit(ctx); err != nil {
 		return fail(err)
 	}
 	if shared.home, err = startProvider(person{"ada", []string{"engineers"}}, person{"bob", []string{}}); err != nil {
@@ -131,6 +136,31 @@ func start(t testing.TB, mount string) *env {
 	require.NoError(t, e.nats.WaitForClient(e.ctx()))
 	e.write("jwt/orders", fields{"type": "account"})
 	return e
+}
+
+// isInNoLog checks that what is secret of a login reached neither Vault's log nor the audit
+// log, which has the login once it has the public key of its user.
+func (e *env) isInNoLog(user string, secrets map[string]string) {
+	e.t.Helper()
+	audited := func() string {
+		text, err := os.ReadFile(shared.audit)
+		require.NoError(e.t, err)
+		return string(text)
+	}
+	e.waitFor("the login to be audited", func() error {
+		if !strings.Contains(audited(), user) {
+			return errors.New("it is not in the audit log")
+		}
+		return nil
+	})
+	for what, secret := range secrets {
+		require.NotEmpty(e.t, secret, what)
+		for name, log := range map[string]string{"the server's log": e.vault.Log(), "the audit log": audited()} {
+			if at := strings.Index(log, secret); at >= 0 {
+				e.t.Errorf("%s is in %s, after %q", what, name, log[max(0, at-200):at])
+			}
+		}
+	}
 }
 
 // in returns the same env for a subtest, which then fails in place of its parent.
