@@ -422,7 +422,7 @@ func TestUserinfoAddsToWhatTheTokenSays(t *testing.T) {
 
 	m.op.Userinfo["sub"] = "eve"
 	resp, err = m.callback(m.sentBack(nil))
-	m.refused(resp, err, "team")
+	m.refused(resp, err, "groups")
 }
 
 func TestADirectoryCompletesWhatAnIssuerSays(t *testing.T) {
