@@ -52,6 +52,7 @@ func DeliveryUser(issuerAccount string) *jwt.User {
 		"$SYS.REQ.SERVER.PING",          // which servers there are,
 		"$SYS.REQ.SERVER.*.VARZ",        // which operators they trust,
 		"$SYS.REQ.SERVER.PING.ACCOUNTZ", // and which accounts they go by
+		"$SYS.REQ.ACCOUNT.*.CONNZ",      // and to load one
 	}
 	user.Sub.Allow = jwt.StringList{
 		"_INBOX.>",
