@@ -110,5 +110,7 @@ tools: devstack ## build the servers and the linter, those that are not there ye
 clean-tools: devstack ## remove the servers and the linter that were built
 	bin/devstack clean-tools
 
+# Built as the servers are, so that they share what is compiled of Go's own library.
 devstack:
-	@$(GO) build -o bin/devstack ./cmd/devstack
+	@[ -x bin/devstack ] || echo 'building bin/devstack, which builds and runs the rest'
+	@CGO_ENABLED=0 $(GO) build -trimpath -o bin/devstack ./cmd/devstack

@@ -18,18 +18,21 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, servers.close()) }()
-	d := &story{
-		servers: servers,
-		shell:   &shell{dir: servers.dir, env: servers.commandEnvironment(), out: out},
+	d := newStory(servers, out)
+	if err := tell(ctx, d.enable, d.configure, d.defineRole, d.defineCallout, d.bootNATS, d.login, d.talk, d.namedUser, d.callout); err != nil {
+		return err
 	}
-	for _, chapter := range []func(context.Context) error{
-		d.enable, d.configure, d.defineRole, d.defineCallout, d.bootNATS, d.login, d.talk, d.namedUser, d.callout,
-	} {
+	d.say("That was all of it, in %.1f seconds.", time.Since(began).Seconds())
+	return nil
+}
+
+// tell tells chapters of the story one after another.
+func tell(ctx context.Context, chapters ...func(context.Context) error) error {
+	for _, chapter := range chapters {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
 	}
-	d.say("That was all of it, in %.1f seconds.", time.Since(began).Seconds())
 	return nil
 }
 
@@ -37,6 +40,10 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 type story struct {
 	*servers
 	*shell
+}
+
+func newStory(servers *servers, out io.Writer) *story {
+	return &story{servers: servers, shell: &shell{dir: servers.dir, env: servers.commandEnvironment(), out: out}}
 }
 
 func (d *story) enable(ctx context.Context) error {

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
@@ -70,23 +73,31 @@ func run(ctx context.Context, args []string) error {
 
 // tools prints where each tool is, and builds those that are nowhere.
 func tools(ctx context.Context, names []string) error {
-	wanted := map[string]bool{}
-	for _, name := range names {
-		wanted[name] = true
-	}
-	for _, tool := range stack.Tools {
-		if len(names) > 0 && !wanted[tool.Name] {
-			continue
+	wanted := stack.Tools
+	if len(names) > 0 {
+		wanted = nil
+		for _, name := range names {
+			i := slices.IndexFunc(stack.Tools, func(t stack.Tool) bool { return t.Name == name })
+			if i < 0 {
+				return fmt.Errorf("there is no tool %q", name)
+			}
+			wanted = append(wanted, stack.Tools[i])
 		}
-		delete(wanted, tool.Name)
-		path, err := tool.Path(ctx)
-		if err != nil {
+	}
+	paths := make([]string, len(wanted))
+	builds, ctx := errgroup.WithContext(ctx)
+	builds.SetLimit(2) // so that one is downloaded or linked while the other is compiled
+	for i, tool := range wanted {
+		builds.Go(func() (err error) {
+			paths[i], err = tool.Path(ctx)
 			return err
-		}
-		fmt.Println(path)
+		})
 	}
-	for name := range wanted {
-		return fmt.Errorf("there is no tool %q", name)
+	if err := builds.Wait(); err != nil {
+		return err
+	}
+	for _, path := range paths {
+		fmt.Println(path)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
 )
@@ -30,11 +31,6 @@ type servers struct {
 
 // startServers starts all of them, or none.
 func startServers(ctx context.Context) (*servers, error) {
-	for _, tool := range []stack.Tool{stack.VaultTool, stack.NATSTool} {
-		if _, err := tool.Path(ctx); err != nil {
-			return nil, err
-		}
-	}
 	s := &servers{}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -45,6 +41,10 @@ func startServers(ctx context.Context) (*servers, error) {
 func (s *servers) start(ctx context.Context) error {
 	var err error
 	if s.dir, err = os.MkdirTemp("", "devstack-"); err != nil {
+		return err
+	}
+	program, err := s.build(ctx)
+	if err != nil {
 		return err
 	}
 	if s.issuer, err = stack.StartIssuer(nil, jose.RS256, jose.EdDSA, jose.ES256); err != nil {
@@ -58,28 +58,47 @@ func (s *servers) start(ctx context.Context) error {
 	if s.vault, err = stack.StartVault(starting, stack.VaultConfig{}); err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "devstack: building the plugin and nats-callout")
-	program, err := stack.BuildPlugin(ctx, s.vault.PluginDir, "v0.1.0-dev")
-	if err != nil {
+	if err := os.Rename(program, filepath.Join(s.vault.PluginDir, stack.PluginName)); err != nil {
 		return err
 	}
-	if s.sha256, err = stack.SHA256(program); err != nil {
-		return err
-	}
-	if err := s.linkPrograms(); err != nil {
-		return err
-	}
-	_, err = stack.BuildCallout(ctx, s.binDir())
-	return err
+	return s.linkPrograms()
 }
 
-// linkPrograms makes a folder for PATH that has vault and devstack in it by these names.
+// build builds all programs that are not there yet, at the same time: one is downloaded or linked while another is
+// compiled. It returns the plugin's.
+func (s *servers) build(ctx context.Context) (plugin string, err error) {
+	if err := stack.PreferOpenBao(ctx); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(s.binDir(), 0o755); err != nil {
+		return "", err
+	}
+	builds, ctx := errgroup.WithContext(ctx)
+	for _, tool := range []stack.Tool{stack.VaultTool, stack.NATSTool} {
+		builds.Go(func() error {
+			_, err := tool.Path(ctx)
+			return err
+		})
+	}
+	builds.Go(func() error {
+		_, err := stack.BuildCallout(ctx, s.binDir())
+		return err
+	})
+	builds.Go(func() (err error) {
+		if plugin, err = stack.BuildPlugin(ctx, s.dir, "v0.1.0-dev"); err != nil {
+			return err
+		}
+		s.sha256, err = stack.SHA256(plugin)
+		return err
+	})
+	err = builds.Wait()
+	return plugin, err
+}
+
+// linkPrograms adds vault and devstack to the folder for PATH by these names.
 func (s *servers) linkPrograms() error {
 	own, err := os.Executable()
 	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(s.binDir(), 0o755); err != nil {
 		return err
 	}
 	for name, program := range map[string]string{"vault": s.vault.Program(), "devstack": own} {

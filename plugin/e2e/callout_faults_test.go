@@ -100,7 +100,7 @@ func (c *callouts) failing(a *arrivals, count int) {
 // away, and for how long.
 func TestClientsAreLetInAgainAfterFaults(t *testing.T) {
 	t.Parallel()
-	vault := ownVault(t, stack.VaultConfig{Storage: "file"})
+	vault := ownVault(t, stack.VaultConfig{Storage: "raft"})
 	c := startCallouts(t, map[string]fields{"dev": nil}, onVault(vault))
 	program, err := stack.BuildCallout(buildContext(t), t.TempDir())
 	require.NoError(t, err)

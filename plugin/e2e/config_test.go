@@ -248,41 +248,36 @@ func TestARoleThatGrantsEverythingIsWarnedAbout(t *testing.T) {
 // was reloaded, and logins go on.
 func TestEverythingSurvivesARestart(t *testing.T) {
 	t.Parallel()
-	for _, storage := range []string{"file", "raft"} {
-		t.Run("with "+storage+" storage", func(t *testing.T) {
-			t.Parallel()
-			vault := ownVault(t, stack.VaultConfig{Storage: storage})
-			e := start(t, onVault(vault))
-			e.account("orders", nil)
-			e.write("jwt/worker", fields{"type": "user", "account": "orders", "config": fields{}})
-			e.role("dev", fields{"user_template": devTemplate})
-			state := func() []fields {
-				user := e.read("jwt/worker")
-				delete(user, "jwt") // made anew at every read
-				delete(user, "expiration")
-				return []fields{e.read("config"), e.read("config/server"), e.read("jwt/orders"), user, e.read("role/dev")}
-			}
-			e.waitFor("the account to be delivered", func() error {
-				if delivered := e.read("jwt/orders")["delivered"]; delivered != true {
-					return fmt.Errorf("delivered is %v", delivered)
-				}
-				return nil
-			})
-			before := state()
-			held := e.login("dev", e.token(fields{"project": "shop"}))
-			check := func(what string) {
-				require.Equal(t, before, state(), "after "+what)
-				e.connect(held.Creds).publishes("orders.shop.new")
-				e.connect(e.login("dev", e.token(fields{"project": "shop"})).Creds).publishes("orders.shop.new")
-			}
-			e.cli("plugin", "reload", "-plugin", "vault-plugin-auth-nats")
-			check("a plugin reload")
-			vault.Stop()
-			require.NoError(t, vault.Start(e.ctx()))
-			check("a restart")
-			vault.Kill()
-			require.NoError(t, vault.Start(e.ctx()))
-			check("a kill")
-		})
+	vault := ownVault(t, stack.VaultConfig{Storage: "raft"})
+	e := start(t, onVault(vault))
+	e.account("orders", nil)
+	e.write("jwt/worker", fields{"type": "user", "account": "orders", "config": fields{}})
+	e.role("dev", fields{"user_template": devTemplate})
+	state := func() []fields {
+		user := e.read("jwt/worker")
+		delete(user, "jwt") // made anew at every read
+		delete(user, "expiration")
+		return []fields{e.read("config"), e.read("config/server"), e.read("jwt/orders"), user, e.read("role/dev")}
 	}
+	e.waitFor("the account to be delivered", func() error {
+		if delivered := e.read("jwt/orders")["delivered"]; delivered != true {
+			return fmt.Errorf("delivered is %v", delivered)
+		}
+		return nil
+	})
+	before := state()
+	held := e.login("dev", e.token(fields{"project": "shop"}))
+	check := func(what string) {
+		require.Equal(t, before, state(), "after "+what)
+		e.connect(held.Creds).publishes("orders.shop.new")
+		e.connect(e.login("dev", e.token(fields{"project": "shop"})).Creds).publishes("orders.shop.new")
+	}
+	e.cli("plugin", "reload", "-plugin", "vault-plugin-auth-nats")
+	check("a plugin reload")
+	vault.Stop()
+	require.NoError(t, vault.Start(e.ctx()))
+	check("a restart")
+	vault.Kill()
+	require.NoError(t, vault.Start(e.ctx()))
+	check("a kill")
 }

@@ -95,7 +95,7 @@ type fleet struct {
 
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
-	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "file"})), withoutNATS)
+	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "raft"})), withoutNATS)
 	f := &fleet{servers: e.newNATSCluster(3), held: map[string]string{}}
 	f.gate, f.env = newGate(t, f.servers[0]), e.at(f.servers[0])
 	t.Cleanup(func() {

@@ -106,7 +106,7 @@ func sharedVault(t *testing.T) *stack.Vault {
 }
 
 // ownVault starts a Vault for one test, with the plugin registered. With Storage
-// "file" or "raft" it can be sealed, stopped, killed and started again.
+// "raft" it can be sealed, stopped, killed and started again.
 func ownVault(t *testing.T, config stack.VaultConfig) *stack.Vault {
 	t.Helper()
 	program := shared.plugin(t)

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -187,15 +189,15 @@ func TestAnIssuerThatFailsStopsNoLoginWithAKnownKey(t *testing.T) {
 // The keys of an issuer that is down survive Vault's restart.
 func TestTheLastKeysOfAnIssuerSurviveARestart(t *testing.T) {
 	t.Parallel()
-	vault := ownVault(t, stack.VaultConfig{Storage: "file"})
+	vault := ownVault(t, stack.VaultConfig{Storage: "raft"})
 	e := start(t, onVault(vault), withoutNATS)
 	e.account("orders", nil)
 	e.role("dev", nil)
 	e.login("dev", e.token(nil))
 	e.waitFor("the keys to be stored", func() error {
-		// The file backend's name for the storage key issuer-keys/default.
-		stored, err := filepath.Glob(filepath.Join(vault.Dir, "data", "auth", "*", "issuer-keys", "_default"))
-		if err == nil && len(stored) == 0 {
+		// Raft's database has the names of storage keys in it as they are.
+		stored, err := os.ReadFile(filepath.Join(vault.Dir, "data", "vault.db"))
+		if err == nil && !bytes.Contains(stored, []byte("issuer-keys/default")) {
 			err = errors.New("not yet")
 		}
 		return err

@@ -280,7 +280,7 @@ func TestBadTokensAreRefused(t *testing.T) {
 // that went in, nor those that came out.
 func TestNoSecretReachesALog(t *testing.T) {
 	t.Parallel()
-	vault := ownVault(t, stack.VaultConfig{Storage: "file", LogLevel: "trace"})
+	vault := ownVault(t, stack.VaultConfig{Storage: "raft", LogLevel: "trace"})
 	e := start(t, onVault(vault))
 	audit, err := vault.Audit(e.ctx())
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ const (
 // is killed in the middle: all of the thousand are cut off, and nobody else.
 func TestAThousandOfTenThousandLeasesAreRevokedThroughACrash(t *testing.T) {
 	t.Parallel()
-	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "file"})))
+	e := start(t, onVault(ownVault(t, stack.VaultConfig{Storage: "raft"})))
 	e.account("orders", nil)
 	runner := e.runner(nil)
 	for _, role := range []string{"doomed", "kept"} {

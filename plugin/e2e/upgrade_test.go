@@ -298,7 +298,7 @@ func replace(t *testing.T, path string, text []byte) {
 func TestAProgramThatWasReplacedInPlaceLeavesAWayOut(t *testing.T) {
 	t.Parallel()
 	former, later := shared.versions(t)
-	vault := emptyVault(t, stack.VaultConfig{Storage: "file"})
+	vault := emptyVault(t, stack.VaultConfig{Storage: "raft"})
 	require.NoError(t, vault.Install(t.Context(), filepath.Join(former, "bin", stack.PluginName)))
 	e := start(t, onVault(vault), withoutNATS)
 	e.account("orders", nil)

@@ -23,14 +23,9 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "vault-plugin-auth-nats", "servers"), nil
 }
 
-// build returns the tool's program in the cache folder, and builds it when it is
-// not there. Processes that want the same one wait for the first of them.
-func (t Tool) build(ctx context.Context, moduleDir, version, reason string) (string, error) {
-	ldflags := "-s -w"
-	if t.ldflags != "" {
-		ldflags += " " + fmt.Sprintf(t.ldflags, version)
-	}
-	sum, err := pinSum(moduleDir, ldflags)
+// cached is where a build of the tool is, or would be.
+func (t Tool) cached(p pin) (string, error) {
+	sum, err := pinSum(p.moduleDir, t.flavour(p.version))
 	if err != nil {
 		return "", err
 	}
@@ -38,10 +33,20 @@ func (t Tool) build(ctx context.Context, moduleDir, version, reason string) (str
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(cache, t.Name+"-"+version+"-"+sum)
+	return filepath.Join(cache, t.Name+"-"+p.version+"-"+sum), nil
+}
+
+// build returns the tool's program in the cache folder, and builds it when it is
+// not there. Processes that want the same one wait for the first of them.
+func (t Tool) build(ctx context.Context, p pin, reason string) (string, error) {
+	path, err := t.cached(p)
+	if err != nil {
+		return "", err
+	}
 	if isProgram(path) {
 		return path, nil
 	}
+	cache := filepath.Dir(path)
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
@@ -53,35 +58,73 @@ func (t Tool) build(ctx context.Context, moduleDir, version, reason string) (str
 	if isProgram(path) {
 		return path, nil
 	}
-	notice("building %s %s: %s, and %s; about %s the first time", t.Name, version, t.Why, reason, minutes(t.Minutes))
+	notice("building %s %s: %s, and %s; about %s the first time", t.Name, p.version, t.Why, reason, minutes(t.Minutes))
+	if t.install != nil {
+		notice("with one on PATH there is nothing to build:\n  %s", t.install(p.version))
+	}
 	began := time.Now()
-	if err := t.buildAt(ctx, moduleDir, ldflags, path); err != nil {
-		return "", fmt.Errorf("build %s %s: %w", t.Name, version, err)
+	if err := t.buildAt(ctx, p, path); err != nil {
+		return "", fmt.Errorf("build %s %s: %w", t.Name, p.version, err)
 	}
 	notice("built %s in %s", path, time.Since(began).Round(time.Second))
 	return path, nil
 }
 
-func (t Tool) buildAt(ctx context.Context, moduleDir, ldflags, path string) error {
-	if len(t.standIns) == 0 {
-		return goBuild(ctx, moduleDir, t.pkg, ldflags, path)
+// A flavour is what of go build's flags decides what comes out.
+type flavour struct{ ldflags, tags string }
+
+func (f flavour) linked() string { return strings.TrimSpace("-s -w " + f.ldflags) }
+
+func (f flavour) args() []string {
+	args := []string{"-ldflags", f.linked()}
+	if f.tags != "" {
+		args = append(args, "-tags", f.tags)
 	}
-	source, err := os.MkdirTemp("", "devstack-"+t.Name+"-")
-	if err != nil {
+	return args
+}
+
+// String is part of the name of what was built: another one has everything without tags built again.
+func (f flavour) String() string {
+	text := f.linked()
+	if f.tags != "" {
+		text += " -tags " + f.tags
+	}
+	return text
+}
+
+func (t Tool) flavour(version string) flavour {
+	if t.ldflags == "" {
+		return flavour{tags: t.tags}
+	}
+	return flavour{ldflags: fmt.Sprintf(t.ldflags, version), tags: t.tags}
+}
+
+func (t Tool) buildAt(ctx context.Context, p pin, path string) error {
+	moduleDir, flavour := p.moduleDir, t.flavour(p.version)
+	progress := stderr.follow(t.Name)
+	defer progress.end()
+	if len(t.standIns) > 0 {
+		source, err := os.MkdirTemp("", "devstack-"+t.Name+"-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(source)
+		if err := t.copyModule(ctx, moduleDir, source); err != nil {
+			return err
+		}
+		moduleDir = source
+	}
+	if err := progress.count(ctx, moduleDir, t.pkg, flavour); err != nil {
 		return err
 	}
-	defer os.RemoveAll(source)
-	if err := t.copyModule(ctx, moduleDir, source); err != nil {
-		return err
-	}
-	return goBuild(ctx, source, t.pkg, ldflags, path)
+	return goBuild(ctx, moduleDir, t.pkg, flavour, path, progress)
 }
 
 // pinSum tells apart programs of one version that were built from other pins, sources
 // or flags, or for another machine.
-func pinSum(moduleDir, ldflags string) (string, error) {
+func pinSum(moduleDir string, flavour flavour) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, runtime.GOOS, runtime.GOARCH, ldflags)
+	fmt.Fprintln(sum, runtime.GOOS, runtime.GOARCH, flavour)
 	sources, err := filepath.Glob(filepath.Join(moduleDir, "*.go"))
 	if err != nil {
 		return "", err
@@ -96,25 +139,33 @@ func pinSum(moduleDir, ldflags string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:4]), nil
 }
 
-// goBuild builds a static program. The file appears at path when it is whole.
-func goBuild(ctx context.Context, dir, pkg, ldflags, path string) error {
+// goBuild builds a static program. The file appears at path when it is whole. A progress is told how far it is, and
+// may be nil.
+func goBuild(ctx context.Context, dir, pkg string, flavour flavour, path string, progress *progress) error {
 	temp, err := os.MkdirTemp(filepath.Dir(path), ".build-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
 	built := filepath.Join(temp, filepath.Base(path))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", ldflags, "-o", built, pkg)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	args := append([]string{"build", "-trimpath", "-o", built}, flavour.args()...)
+	if progress == nil {
+		progress = unseen()
+	} else {
+		args = append(args, "-v") // name what is compiled
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, buildEnv(), progress
 	// An interrupted go build takes its compilers with it; a killed one would not.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", pkg, err, strings.TrimSpace(string(out)))
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, progress.complaint())
 	}
 	return os.Rename(built, path)
 }
+
+func buildEnv() []string { return append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off") }
 
 // BuildPlugin builds the plugin's program into a folder, with the given version
 // stamped in, and returns its path.
@@ -123,9 +174,9 @@ func BuildPlugin(ctx context.Context, dir, version string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ldflags := fmt.Sprintf("-s -w -X %[1]s/plugin.Version=%[2]s -X %[1]s/plugin.Commit=%[3]s", ModulePath, version, commit(ctx, root))
+	ldflags := fmt.Sprintf("-X %[1]s/plugin.Version=%[2]s -X %[1]s/plugin.Commit=%[3]s", ModulePath, version, commit(ctx, root))
 	path := filepath.Join(dir, PluginName)
-	if err := goBuild(ctx, root, "./cmd/"+PluginName, ldflags, path); err != nil {
+	if err := goBuild(ctx, root, "./cmd/"+PluginName, flavour{ldflags: ldflags}, path, nil); err != nil {
 		return "", err
 	}
 	return path, nil
@@ -152,9 +203,4 @@ func minutes(n int) string {
 		return "a minute"
 	}
 	return fmt.Sprintf("%d minutes", n)
-}
-
-// notice tells the person at the screen what takes so long.
-func notice(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "devstack: "+format+"\n", args...)
 }

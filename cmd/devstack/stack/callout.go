@@ -18,7 +18,7 @@ func BuildCallout(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, CalloutName)
-	if err := goBuild(ctx, root, "./cmd/"+CalloutName, "-s -w", path); err != nil {
+	if err := goBuild(ctx, root, "./cmd/"+CalloutName, flavour{}, path, nil); err != nil {
 		return "", err
 	}
 	return path, nil

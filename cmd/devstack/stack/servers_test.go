@@ -34,32 +34,27 @@ func TestVaultRunsInDevMode(t *testing.T) {
 }
 
 func TestVaultWithStorageKeepsWhatItHoldsOverSealKillAndRestart(t *testing.T) {
-	for _, storage := range []string{"file", "raft"} {
-		t.Run(storage, func(t *testing.T) {
-			t.Parallel()
-			ctx := testContext(t, VaultTool)
-			vault, err := StartVault(ctx, VaultConfig{Storage: storage})
-			require.NoError(t, err)
-			t.Cleanup(func() { require.NoError(t, vault.Close()) })
-			client, err := vault.Client()
-			require.NoError(t, err)
+	ctx := testContext(t, VaultTool)
+	vault, err := StartVault(ctx, VaultConfig{Storage: "raft"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, vault.Close()) })
+	client, err := vault.Client()
+	require.NoError(t, err)
 
-			audit, err := vault.Audit(ctx)
-			require.NoError(t, err)
-			require.NoError(t, client.Sys().PutPolicyWithContext(ctx, "kept", `path "x" { capabilities = ["read"] }`))
-			require.FileExists(t, audit)
+	audit, err := vault.Audit(ctx)
+	require.NoError(t, err)
+	require.NoError(t, client.Sys().PutPolicyWithContext(ctx, "kept", `path "x" { capabilities = ["read"] }`))
+	require.FileExists(t, audit)
 
-			for _, interruption := range []func(){
-				func() { require.NoError(t, vault.Seal(ctx)); require.NoError(t, vault.Unseal(ctx)) },
-				func() { vault.Stop(); require.NoError(t, vault.Start(ctx)) },
-				func() { vault.Kill(); require.NoError(t, vault.Start(ctx)) },
-			} {
-				interruption()
-				policy, err := client.Sys().GetPolicyWithContext(ctx, "kept")
-				require.NoError(t, err)
-				require.Contains(t, policy, "capabilities")
-			}
-		})
+	for _, interruption := range []func(){
+		func() { require.NoError(t, vault.Seal(ctx)); require.NoError(t, vault.Unseal(ctx)) },
+		func() { vault.Stop(); require.NoError(t, vault.Start(ctx)) },
+		func() { vault.Kill(); require.NoError(t, vault.Start(ctx)) },
+	} {
+		interruption()
+		policy, err := client.Sys().GetPolicyWithContext(ctx, "kept")
+		require.NoError(t, err)
+		require.Contains(t, policy, "capabilities")
 	}
 }
 

@@ -37,6 +37,10 @@ type Tool struct {
 	exact       bool     // only the pinned version will do
 	versionArgs []string // print the version
 	ldflags     string   // %s is the version
+	tags        string   // what of the pinned module is built
+
+	// install is the line that gets a version of it from those who make it.
+	install func(version string) string
 
 	// standIns are the nested module's files by those of the pinned module whose place they take, where that has
 	// much in it that takes long to build and is not run. The program is built from a copy of the module then.
@@ -46,9 +50,12 @@ type Tool struct {
 // The tools that Path finds or builds.
 var (
 	VaultTool = Tool{
-		Name: "vault", Env: "VAULT_BIN", Why: "the plugin runs in it", Minutes: 10,
+		Name: "vault", Env: "VAULT_BIN", Why: "the plugin runs in it", Minutes: 5,
 		dir: "testdata/servers/vault", pkg: "github.com/hashicorp/vault", module: "github.com/hashicorp/vault",
 		min: version{1, 20, 0}, versionArgs: []string{"version"},
+		// Without the plugins and the storage of databases and clouds, which are half of what there is to compile. What
+		// is left are approle, cert, jwt, oidc and userpass, kv, pki, ssh and transit, and storage in memory and on Raft.
+		tags: "minimal", install: installVault,
 	}
 	NATSTool = Tool{
 		Name: "nats-server", Env: "NATS_SERVER_BIN", Why: "workloads connect to it", Minutes: 1,
@@ -98,34 +105,69 @@ var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
 func (t Tool) Path(ctx context.Context) (string, error) {
-	if path := os.Getenv(t.Env); path != "" {
-		abs, err := exec.LookPath(path)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", t.Env, err)
-		}
-		return filepath.Abs(abs)
-	}
-	root, err := Root()
+	p, err := t.pin()
 	if err != nil {
 		return "", err
 	}
-	pinned, err := pinnedVersion(filepath.Join(root, t.dir, "go.mod"), t.module)
+	path, reason, err := t.find(ctx, p)
+	if err != nil || path != "" {
+		return path, err
+	}
+	return t.build(ctx, p, reason)
+}
+
+// Found says whether Path would build nothing.
+func (t Tool) Found(ctx context.Context) (bool, error) {
+	p, err := t.pin()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", t.Name, err)
+		return false, err
 	}
-	reason := "it is not on PATH"
-	if path, err := exec.LookPath(t.Name); err == nil {
-		found, err := t.versionOf(ctx, path)
-		switch {
-		case err != nil:
-			reason = fmt.Sprintf("the one on PATH does not say its version (%v)", err)
-		case t.accepts(found, pinned):
-			return filepath.Abs(path)
-		default:
-			reason = fmt.Sprintf("the one on PATH is %s", found)
+	path, _, err := t.find(ctx, p)
+	if err != nil || path != "" {
+		return err == nil, err
+	}
+	built, err := t.cached(p)
+	return isProgram(built), err
+}
+
+// A pin is the nested module that pins a tool, and the version that it pins.
+type pin struct{ moduleDir, version string }
+
+func (t Tool) pin() (pin, error) {
+	root, err := Root()
+	if err != nil {
+		return pin{}, err
+	}
+	p := pin{moduleDir: filepath.Join(root, t.dir)}
+	if p.version, err = pinnedVersion(filepath.Join(p.moduleDir, "go.mod"), t.module); err != nil {
+		return pin{}, fmt.Errorf("%s: %w", t.Name, err)
+	}
+	return p, nil
+}
+
+// find returns where the program is that need not be built, or why none will do.
+func (t Tool) find(ctx context.Context, p pin) (path, reason string, err error) {
+	if path := os.Getenv(t.Env); path != "" {
+		abs, err := exec.LookPath(path)
+		if err != nil {
+			return "", "", fmt.Errorf("%s: %w", t.Env, err)
 		}
+		abs, err = filepath.Abs(abs)
+		return abs, "", err
 	}
-	return t.build(ctx, filepath.Join(root, t.dir), pinned, reason)
+	path, err = exec.LookPath(t.Name)
+	if err != nil {
+		return "", "it is not on PATH", nil
+	}
+	found, err := t.versionOf(ctx, path)
+	switch {
+	case err != nil:
+		return "", fmt.Sprintf("the one on PATH does not say its version (%v)", err), nil
+	case t.accepts(found, p.version):
+		path, err = filepath.Abs(path)
+		return path, "", err
+	}
+	return "", fmt.Sprintf("the one on PATH is %s", found), nil
 }
 
 // accepts says whether a program of this version can stand in for the pinned one.

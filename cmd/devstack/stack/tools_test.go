@@ -100,11 +100,11 @@ func TestAProgramIsBuiltOnceAndAFailedBuildLeavesNothing(t *testing.T) {
 	write("main.go", "package main\n\nvar version = \"\"\n\nfunc main() { println(version) }\n")
 	tool := Tool{Name: "hello", Why: "a test runs it", Minutes: 1, pkg: "example.com/hello", ldflags: "-X main.version=%s"}
 
-	path, err := tool.build(t.Context(), module, "v1.2.3", "it is not on PATH")
+	path, err := tool.build(t.Context(), pin{module, "v1.2.3"}, "it is not on PATH")
 	require.NoError(t, err)
 	before, err := os.Stat(path)
 	require.NoError(t, err)
-	again, err := tool.build(t.Context(), module, "v1.2.3", "it is not on PATH")
+	again, err := tool.build(t.Context(), pin{module, "v1.2.3"}, "it is not on PATH")
 	require.NoError(t, err)
 	require.Equal(t, path, again)
 	after, err := os.Stat(path)
@@ -113,7 +113,7 @@ func TestAProgramIsBuiltOnceAndAFailedBuildLeavesNothing(t *testing.T) {
 
 	write("main.go", "package main\n\nfunc main() { no such thing }\n")
 	write("go.sum", "\n")
-	_, err = tool.build(t.Context(), module, "v1.2.3", "it is not on PATH")
+	_, err = tool.build(t.Context(), pin{module, "v1.2.3"}, "it is not on PATH")
 	require.ErrorContains(t, err, "syntax error")
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)

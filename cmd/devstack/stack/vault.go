@@ -17,8 +17,9 @@ const RootToken = "root"
 
 // VaultConfig says what kind of Vault to start.
 type VaultConfig struct {
-	// Storage is "" for dev mode: in memory, unsealed, with RootToken. With "file" or
-	// "raft" it is a server as in production, that can be sealed and restarted.
+	// Storage is "" for dev mode: in memory, unsealed, with RootToken. With "raft", the
+	// one storage of Vault's minimal build that lasts, it is a server as in production,
+	// that can be sealed and restarted.
 	Storage string
 	// LogLevel is the server's; "info" when empty.
 	LogLevel string

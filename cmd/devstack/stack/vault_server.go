@@ -38,11 +38,11 @@ func (v *Vault) writeServerConfig() error {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	storage := fmt.Sprintf("storage %q {\n  path = %q\n", v.config.Storage, data)
-	if v.config.Storage == "raft" {
-		storage += fmt.Sprintf("  node_id = %q\n  performance_multiplier = 1\n", filepath.Base(v.Dir))
-	}
-	text := fmt.Sprintf(`%s}
+	text := fmt.Sprintf(`storage %q {
+  path                   = %q
+  node_id                = %q
+  performance_multiplier = 1
+}
 listener "tcp" {
   address         = %q
   cluster_address = %q
@@ -52,7 +52,7 @@ api_addr         = %q
 cluster_addr     = %q
 plugin_directory = %q
 disable_mlock    = true
-`, storage, loopback(v.port), loopback(clusterPort), v.Addr, "https://"+loopback(clusterPort), v.PluginDir)
+`, v.config.Storage, data, filepath.Base(v.Dir), loopback(v.port), loopback(clusterPort), v.Addr, "https://"+loopback(clusterPort), v.PluginDir)
 	return os.WriteFile(v.serverConfigPath(), []byte(text), 0o600)
 }
 

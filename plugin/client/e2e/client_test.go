@@ -120,7 +120,7 @@ func TestAChangeOfTheRoleHoldsFromTheNextRenewal(t *testing.T) {
 
 func TestAConnectionComesBackAfterAnOutageOfVault(t *testing.T) {
 	t.Parallel()
-	vault, err := stack.StartVault(t.Context(), stack.VaultConfig{Storage: "file"})
+	vault, err := stack.StartVault(t.Context(), stack.VaultConfig{Storage: "raft"})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, vault.Close()) })
 	require.NoError(t, vault.Install(t.Context(), shared.program))
