@@ -30,7 +30,7 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
+.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -51,6 +51,9 @@ build: ## build the plugin, nats-callout and nsc-import into bin/: static, the p
 
 demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
 	bin/devstack demo
+
+recording: devstack ## run the demo and draw the part of it that the README shows: docs/demo.svg
+	bin/devstack record docs
 
 dev: devstack ## run Vault, nats-server and an OIDC issuer until Ctrl-C, ready to try
 	bin/devstack dev

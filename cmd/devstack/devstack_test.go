@@ -41,6 +41,7 @@ func testContext(t *testing.T) context.Context {
 }
 
 func TestTheDemoShowsTheWholeStory(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	var shown bytes.Buffer
 	err := demo(ctx, &shown)
@@ -54,6 +55,19 @@ func TestTheDemoShowsTheWholeStory(t *testing.T) {
 		"published 11 bytes to orders.acme/web%2Eshop.new",
 	} {
 		require.Contains(t, shown.String(), line)
+	}
+}
+
+func TestTheRecordingShowsALoginAndAMessage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, record(testContext(t), dir))
+	for _, name := range []string{"demo.cast", "demo.svg"} {
+		shown, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Contains(t, string(shown), "vault write auth/nats/login role=dev jwt=@job.jwt")
+		require.Contains(t, string(shown), "received on orders.acme/web%2Eshop.new: two apples")
+		require.NotContains(t, string(shown), "operator_jwt", "what comes before the login")
 	}
 }
 

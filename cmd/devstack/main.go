@@ -22,6 +22,7 @@ const usage = `Usage: devstack COMMAND
   dev            run the servers until Ctrl-C, ready to try
   tools [NAME]   find or build the servers and the linter, and print their paths
   clean-tools    remove those that were built
+  record FOLDER  run the demo, and keep a part of it as demo.cast and demo.svg
 
 for what the demo and dev run, against the servers that they started:
 
@@ -61,6 +62,11 @@ func run(ctx context.Context, args []string) error {
 		return tools(ctx, args)
 	case "clean-tools":
 		return cleanTools()
+	case "record":
+		if len(args) != 1 {
+			return errUsage
+		}
+		return record(ctx, args[0])
 	case "token":
 		return token(ctx, args)
 	case "pub":
