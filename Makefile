@@ -6,7 +6,7 @@ GO ?= go
 # What `vault plugin info` and the plugin's -version show, and the name of its file ends
 # in: Vault's catalog has a version for each, and a file that it runs must not change.
 VERSION ?= $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null || \
-	echo v0.1.0-dev.$$(git rev-list --count HEAD 2>/dev/null || echo 0))
+	echo v0.2.0-dev.$$(git rev-list --count HEAD 2>/dev/null || echo 0))
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 # Where build puts the programs.
@@ -19,6 +19,9 @@ FUZZTIME ?= 10s
 SOAK ?= 2m
 SEED ?=
 
+# The release that keep-release keeps: a tag.
+RELEASE ?= $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
+
 # OpenBao's program, for test-openbao.
 BAO ?= bao
 
@@ -30,7 +33,7 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack
+.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -106,6 +109,9 @@ lint: devstack ## check format, vet, go.mod and lint
 		echo "==> go vet, go mod tidy and golangci-lint in $$module"; \
 		(cd $$module && $(GO) vet ./... && $(GO) mod tidy -diff && "$$linter" run ./...); \
 	done
+
+keep-release: ## keep the source of the last release, or RELEASE=, for the tests of upgrades
+	testdata/releases/keep '$(RELEASE)' '$(RELEASE)'
 
 tools: devstack ## build the servers and the linter, those that are not there yet
 	bin/devstack tools
