@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,6 +44,14 @@ func (g guide) blocks(language string) []string {
 // printed. Variables of Vault's CLI can be left out of its environment.
 func (e *env) shell(dir, commands string, without ...string) string {
 	e.t.Helper()
+	out, err := e.tryShell(dir, commands, without...)
+	require.NoError(e.t, err, commands)
+	return out
+}
+
+// tryShell is shell for commands that may fail; the error has what they printed.
+func (e *env) tryShell(dir, commands string, without ...string) (string, error) {
+	e.t.Helper()
 	vault, err := stack.VaultTool.Path(e.ctx())
 	require.NoError(e.t, err)
 	bin := e.t.TempDir()
@@ -51,8 +60,10 @@ func (e *env) shell(dir, commands string, without ...string) string {
 	cmd.Dir = dir
 	cmd.Env = append(e.environment(without...), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	require.NoError(e.t, err, "%s\n%s", commands, out)
-	return string(out)
+	if err != nil {
+		return string(out), fmt.Errorf("%w\n%s", err, out)
+	}
+	return string(out), nil
 }
 
 // The commands of docs/issuers.md run as they stand, and what they set up logs in.

@@ -1,251 +1,68 @@
 package e2e
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/hashicorp/vault/api"
+	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
+	"github.com/nats-vault/vault-plugin-auth-nats/cmd/nats-callout/responder"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/proof"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/store"
 )
 
-// formerVersion is the version that is upgraded to pluginVersion, as docs/upgrade.md has it.
-const formerVersion = "v0.1.0"
+// The phases of an upgrade's writes.
+var (
+	made      = func(k kept) fields { return k.made }
+	changed   = func(k kept) fields { return k.changed }
+	rewritten = func(k kept) fields { return k.rewritten }
+)
 
-// versions returns the folders in which the former and the later version are in bin/, as
-// make build leaves them there.
-func (s *sharedParts) versions(t *testing.T) (former, later string) {
-	t.Helper()
-	program := s.plugin(t)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	former, later = filepath.Join(s.dir, "former"), filepath.Join(s.dir, "later")
-	if _, err := os.Stat(later); err == nil {
-		return former, later
-	}
-	root, err := stack.Root()
-	require.NoError(t, err)
-	cmd := exec.CommandContext(buildContext(t), "make", "build", "VERSION="+formerVersion, "BIN="+filepath.Join(former, "bin"))
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-
-	require.NoError(t, os.MkdirAll(filepath.Join(later, "bin"), 0o700))
-	for _, name := range []string{stack.PluginName, stack.PluginName + "-" + pluginVersion} {
-		require.NoError(t, os.Symlink(program, filepath.Join(later, "bin", name)))
-	}
-	return former, later
-}
-
-// commands are the blocks of commands of the README, which are indented.
-func (g guide) commands() []string {
-	return regexp.MustCompile(`(?m)(?:^    .*\n)+`).FindAllString(string(g), -1)
-}
-
-// installed says that the mount is on a Vault with the former version, put there by the
-// README's commands.
-func installed(vault *stack.Vault) option {
-	return func(o *options) {
-		o.vault = vault
-		o.enable = func(e *env) {
-			former, _ := shared.versions(e.t)
-			page := e.guide("../README.md", map[string]string{
-				"make build": ":", "/etc/vault/plugins": vault.PluginDir, "-path=nats ": "-path=" + e.mount + " ",
-			})
-			var install strings.Builder
-			for _, block := range page.commands() {
-				if strings.Contains(block, "-auth-nats-$version") {
-					install.WriteString(block)
-				}
-			}
-			require.Contains(e.t, install.String(), "plugin register")
-			e.shell(former, install.String())
-		}
-	}
-}
-
-// upgradeGuide is the page on upgrades, for the test's mount.
-func (e *env) upgradeGuide() guide {
-	return e.guide("upgrade.md", map[string]string{
-		"/etc/vault/plugins": e.vault.PluginDir, "$version nats\n": "$version " + e.mount + "\n", formerVersion + " nats\n": formerVersion + " " + e.mount + "\n",
-	})
-}
-
-// upgrade runs the guide's commands to upgrade the mount to the later version.
-func (e *env) upgrade() {
-	e.t.Helper()
-	_, later := shared.versions(e.t)
-	e.runSection(e.upgradeGuide(), later, "Upgrade")
-	e.runs(pluginVersion)
-}
-
-// goBack runs the guide's commands to go back to the former version.
-func (e *env) goBack() {
-	e.t.Helper()
-	e.shell("", e.upgradeGuide().section(e.t, "Go back").blocks("sh")[0])
-	e.runs(formerVersion)
-}
-
-// reloadAs has this mount and no other run another version.
-func (e *env) reloadAs(version string) {
-	e.t.Helper()
-	e.cli("auth", "tune", "-plugin-version="+version, e.mount)
-	e.shell("", e.upgradeGuide().section(e.t, "Upgrade").blocks("sh")[2])
-	e.runs(version)
-}
-
-// runs checks the version that the mount runs.
-func (e *env) runs(version string) {
-	e.t.Helper()
-	mounts, err := e.client.Sys().ListAuthWithContext(e.ctx())
-	require.NoError(e.t, err)
-	require.Equal(e.t, version, mounts[e.mount+"/"].RunningVersion)
-}
-
-// A crowd logs in all the time.
-type crowd struct {
-	stop    chan struct{}
-	workers sync.WaitGroup
-
-	mutex    sync.Mutex
-	logins   int
-	failures []error
-	longest  time.Duration
-}
-
-// crowd starts clients that log in all the time. One that is told to ask again does so
-// as Vault's clients do when nothing else is set; others take each failure as it is.
-func (e *env) crowd(size int, askAgain bool) *crowd {
-	e.t.Helper()
-	c := &crowd{stop: make(chan struct{})}
-	token := e.token(fields{"project": "shop"})
-	for range size {
-		client, err := e.vault.Client()
-		require.NoError(e.t, err)
-		client.ClearToken()
-		if askAgain {
-			client.SetMaxRetries(api.DefaultConfig().MaxRetries)
-		}
-		c.workers.Go(func() {
-			pace := time.NewTicker(5 * time.Millisecond)
-			defer pace.Stop()
-			for {
-				select {
-				case <-c.stop:
-					return
-				case <-pace.C:
-				}
-				c.login(e.t.Context(), client, e.path("login"), token)
-			}
-		})
-	}
-	e.t.Cleanup(func() { c.ends() })
-	return c
-}
-
-func (c *crowd) login(ctx context.Context, client *api.Client, path, token string) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	began := time.Now()
-	secret, err := client.Logical().WriteWithContext(ctx, path, fields{"role": "dev", "jwt": token})
-	if err == nil && (secret.Auth == nil || secret.Data["creds"] == nil) {
-		err = errors.New("an answer without token or creds")
-	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.logins++
-	c.longest = max(c.longest, time.Since(began))
-	if err != nil {
-		c.failures = append(c.failures, err)
-	}
-}
-
-// ends has the crowd log in no more.
-func (c *crowd) ends() *crowd {
-	select {
-	case <-c.stop:
-	default:
-		close(c.stop)
-	}
-	c.workers.Wait()
-	return c
-}
-
-// succeeds ends the crowd, none of whose logins must have failed.
-func (c *crowd) succeeds(t *testing.T) {
-	t.Helper()
-	c.ends()
-	t.Logf("%d logins, the longest took %s", c.logins, c.longest.Round(time.Millisecond))
-	require.Empty(t, c.failures)
-	require.Positive(t, c.logins)
-}
-
-// A tenant is what a mount has before an upgrade, and has to have after it.
-type tenant struct {
-	*env
-	account, user any // public keys
-	workload      *workload
-	runner        *login
-	lease         *lease
-}
-
-func (e *env) tenant() *tenant {
-	e.t.Helper()
-	e.account("orders", nil)
-	e.role("dev", fields{"user_template": devTemplate})
-	x := &tenant{env: e, runner: e.runner(nil)}
-	x.workload = e.connect(e.login("dev", e.token(fields{"project": "shop"})).Creds)
-	x.lease = e.creds(x.runner.client, "runner", fields{"jwt": e.token(fields{"project": "shop"})})
-	e.write("jwt/alice", fields{"type": "user", "account": "orders"})
-	x.account, x.user = e.read("jwt/orders")["public_key"], e.read("jwt/alice")["public_key"]
-	return x
-}
-
-// goesOn checks that all there was is there, and that the mount delivers to NATS.
-func (x *tenant) goesOn() {
-	x.t.Helper()
-	require.Equal(x.t, x.account, x.read("jwt/orders")["public_key"])
-	require.Equal(x.t, x.user, x.read("jwt/alice")["public_key"])
-	x.workload.publishes("orders.shop.new")
-	x.connect(x.lease.Creds).publishes("orders.shop.new")
-	x.connect(x.login("dev", x.token(fields{"project": "shop"})).Creds).publishes("orders.shop.new")
-	_, err := x.runner.client.Sys().RenewWithContext(x.ctx(), x.lease.LeaseID, 0)
-	require.NoError(x.t, err)
-	x.delivers()
-}
-
-// delivers makes one more account, which has to reach NATS.
-func (x *tenant) delivers() {
-	x.t.Helper()
-	x.env.account(fmt.Sprintf("later-%d", len(x.list("jwt"))), nil)
-}
-
-// Up, back and up again, by the guide's commands and under load.
-func TestAnUpgradeAndTheWayBackFailNoLogin(t *testing.T) {
+// Up, back and up again, by the guide's commands and under load, with all that a mount
+// can have. When the later version has another format, the way back ends as
+// TestAFormerVersionLeavesAloneWhatANewerOneHasStored has it.
+func TestAnUpgradeAndTheWayBackFailNoLoginAndLoseNothing(t *testing.T) {
 	t.Parallel()
 	e := start(t, installed(emptyVault(t, stack.VaultConfig{Storage: "raft"})))
 	e.runs(formerVersion)
 	x := e.tenant()
+	writes := e.ownWrites(x.account)
+	e.do(writes, made)
+	newCallouts(e).answers(responder.Login{})
+	x.usesEverything()
+	byFormer := e.remembers(writes)
 	crowd := e.crowd(6, false)
+
 	e.upgrade()
-	x.goesOn()
+	e.remembers(writes).holds(t, byFormer)
+	x.usesEverything()
+	e.do(writes, changed)
+	x.usesEverything()
+	byLater := e.remembers(writes)
+
 	e.goBack()
-	x.goesOn()
+	back := e.remembers(writes)
+	require.Subset(t, slices.Collect(maps.Keys(back)), slices.Collect(maps.Keys(byFormer)))
+	back.holds(t, byLater.common(back))
+	x.usesEverything()
+	e.do(writes, rewritten)
+	x.usesEverything()
+	byFormer = e.remembers(writes)
+
 	e.upgrade()
+	again := e.remembers(writes)
+	again.holds(t, byFormer)
+	again.holds(t, byLater.beyond(back)) // the former version kept what it knows nothing of
+	x.usesEverything()
 	crowd.succeeds(t)
-	x.goesOn()
 
 	// What was issued before is revoked by the version that runs now.
 	leased := e.connect(x.lease.Creds)
@@ -263,27 +80,107 @@ func TestAnUpgradeAndTheWayBackFailNoLogin(t *testing.T) {
 	x.delivers()
 }
 
+// usesEverything does what the tenant's mount is for, by each way that there is.
+func (x *tenant) usesEverything() {
+	x.t.Helper()
+	x.goesOn()
+	job := fields{"project": "shop", "groups": []string{"engineers"}, "who": fields{"name": "shop"}}
+	for _, role := range []string{"full", "discovered", "sets", "combined", "scoped", "system"} {
+		require.NotEmpty(x.t, x.login(role, x.token(job)).Creds, role)
+	}
+	require.Equal(x.t, "hosted", x.login("hosted", x.token(job)).Data["account"])
+	key, _ := ownKey(x.t)
+	token := x.token(job)
+	_, err := x.tryLogin("set", token, x.proven(key, proof.Claim{Purpose: proof.Login, Role: "set", Token: token}))
+	require.NoError(x.t, err)
+	x.connect(x.creds(x.runner.client, "ops", nil).Creds)
+
+	sentinel := x.read("callout/edge")["sentinel"].(string)
+	bearer := nats.UserJWT(func() (string, error) { return sentinel, nil }, func([]byte) ([]byte, error) { return nil, nil })
+	x.waitFor("the callout", func() error { // the servers may not have its account yet
+		conn, err := x.dial(bearer, nats.UserInfo("dev", x.token(job)))
+		if err != nil {
+			return err
+		}
+		return conn.tryPublish("orders.shop.new")
+	})
+}
+
 // Mounts of one version share a process, which the reload of the first ends for all of
-// them. Who asks again, as Vault's clients do, notices nothing.
+// them. Who asks again, as Vault's clients do, notices nothing. One has what nsc made,
+// the other is at someone else's NATS.
 func TestMountsThatShareAProcessAreUpgradedOneByOne(t *testing.T) {
 	t.Parallel()
 	vault := emptyVault(t, stack.VaultConfig{Storage: "raft"})
-	e := start(t, installed(vault), withoutNATS)
-	other := start(t, onVault(vault), withoutNATS)
-	for _, mount := range []*env{e, other} {
-		mount.account("orders", nil)
-		mount.role("dev", fields{"user_template": devTemplate})
+	e := start(t, installed(vault), unconfigured)
+	other := start(t, onVault(vault), unconfigured)
+	n := newNscHome(t, e.nats.URL)
+	mounts := map[*env][]kept{e: n.importedWrites(e.issuer.URL), other: n.hostedWrites(other.issuer.URL)}
+	said := map[*env]remembered{}
+	var crowds []*crowd
+	for mount, writes := range mounts {
+		mount.do(writes, made)
+		said[mount] = mount.remembers(writes)
+		crowds = append(crowds, mount.crowd(3, true))
 	}
-	crowds := []*crowd{e.crowd(3, true), other.crowd(3, true)}
 	e.upgrade()
 	other.runs(formerVersion)
 	other.reloadAs(pluginVersion)
+	for mount, writes := range mounts {
+		mount.remembers(writes).holds(t, said[mount])
+		mount.do(writes, changed)
+		said[mount] = mount.remembers(writes)
+	}
 	other.reloadAs(formerVersion)
 	e.runs(pluginVersion)
 	e.goBack()
+	for mount, writes := range mounts {
+		now := mount.remembers(writes)
+		now.holds(t, said[mount].common(now))
+		mount.do(writes, rewritten)
+	}
 	for _, crowd := range crowds {
 		crowd.succeeds(t)
 	}
+}
+
+// A newer version can store what the former one does not read. That leaves the mount
+// alone then, and says which version to go to: by a reload and over a restart.
+func TestAFormerVersionLeavesAloneWhatANewerOneHasStored(t *testing.T) {
+	t.Parallel()
+	e := start(t, installed(emptyVault(t, stack.VaultConfig{Storage: "raft"})), withoutNATS)
+	e.account("orders", nil)
+	e.role("dev", fields{"user_template": devTemplate})
+	next, version := shared.next(t)
+	e.runSection(e.upgradeGuide(), next, "Upgrade")
+	e.runs(version)
+	token := e.token(fields{"project": "shop"})
+	e.login("dev", token)
+	before := e.read("role/dev")
+
+	isRefused := func() {
+		t.Helper()
+		reason := fmt.Sprintf("the mount is stored in format %d, which version %s of the plugin reads: this is %s", store.CurrentFormat+1, version, formerVersion)
+		_, err := e.tryLogin("dev", token, nil)
+		e.isStatus(err, http.StatusInternalServerError, reason)
+		_, err = e.try("role/dev", fields{"user_ttl": "1m"})
+		e.isStatus(err, http.StatusInternalServerError, reason)
+		_, err = e.client.Logical().ReadWithContext(e.ctx(), e.path("config"))
+		e.isStatus(err, http.StatusInternalServerError, reason)
+	}
+	back := e.upgradeGuide().section(t, "Go back").blocks("sh")[0]
+	_, err := e.tryShell("", back)
+	require.ErrorContains(t, err, "which version "+version+" of the plugin reads")
+	isRefused()
+	e.vault.Stop()
+	require.NoError(t, e.vault.Start(e.ctx()))
+	isRefused()
+
+	e.shell("", strings.ReplaceAll(back, formerVersion, version))
+	e.runs(version)
+	e.login("dev", token)
+	require.Equal(t, before, e.read("role/dev"))
+	e.account("billing", nil)
 }
 
 // replace puts a program in place of another that Vault may be running.
