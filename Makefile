@@ -102,21 +102,22 @@ model: ## check the model of how a former leader is kept from undoing anything; 
 bench: ## measure the plugin side by side with its peers, in about 20 minutes, into bench-out/
 	$(GO) run ./cmd/bench
 
-lint: devstack ## check format, vet, go.mod and lint
+lint: devstack ## check format, vet, go.mod, lint and the workflows
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted with gofmt: $$unformatted"; exit 1; fi
 	@set -e; linter="$$(bin/devstack tools golangci-lint)"; for module in $(MODULES); do \
 		echo "==> go vet, go mod tidy and golangci-lint in $$module"; \
 		(cd $$module && $(GO) vet ./... && $(GO) mod tidy -diff && "$$linter" run ./...); \
 	done
+	@echo '==> actionlint'; actionlint="$$(bin/devstack tools actionlint)" && "$$actionlint" -shellcheck= -pyflakes=
 
 keep-release: ## keep the source of the last release, or RELEASE=, for the tests of upgrades
 	testdata/releases/keep '$(RELEASE)' '$(RELEASE)'
 
-tools: devstack ## build the servers and the linter, those that are not there yet
+tools: devstack ## build the servers and the linters, those that are not there yet
 	bin/devstack tools
 
-clean-tools: devstack ## remove the servers and the linter that were built
+clean-tools: devstack ## remove the servers and the linters that were built
 	bin/devstack clean-tools
 
 # Built as the servers are, so that they share what is compiled of Go's own library.

@@ -20,7 +20,7 @@ const usage = `Usage: devstack COMMAND
 
   demo           show the main job, each step with its real output
   dev            run the servers until Ctrl-C, ready to try
-  tools [NAME]   find or build the servers and the linter, and print their paths
+  tools [NAME]   find or build the servers and the linters, and print their paths
   clean-tools    remove those that were built
   record FOLDER  run the demo, and keep a part of it as demo.cast and demo.svg
 

@@ -97,10 +97,15 @@ var (
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
 		exact: true, versionArgs: []string{"version"}, ldflags: "-X main.version=%s",
 	}
+	ActionlintTool = Tool{
+		Name: "actionlint", Env: "ACTIONLINT_BIN", Why: "it checks the workflows", Minutes: 1,
+		dir: "testdata/tools/actionlint", pkg: "github.com/rhysd/actionlint/cmd/actionlint", module: "github.com/rhysd/actionlint",
+		exact: true, versionArgs: []string{"-version"}, ldflags: "-X github.com/rhysd/actionlint.version=%s",
+	}
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, LintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, LintTool, ActionlintTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
