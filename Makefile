@@ -9,6 +9,11 @@ VERSION ?= $(shell git describe --tags --dirty --match 'v[0-9]*' 2>/dev/null || 
 	echo v0.2.0-dev.$$(git rev-list --count HEAD 2>/dev/null || echo 0))
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
+# How programs are built: the same from the same commit, in whatever folder and of whatever
+# platform (all of it is a part of what comes out: a program with other flags is another).
+LDFLAGS = -s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT) -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+BUILD = -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
 # Where build puts the programs.
 BIN ?= bin
 
@@ -25,15 +30,18 @@ RELEASE ?= $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
 # OpenBao's program, for test-openbao.
 BAO ?= bao
 
+# A repository to push the image to, such as ghcr.io/example/vault-plugin-auth-nats.
+IMAGE ?=
+
 PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
 SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-secrets
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.
-MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e
+MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e cmd/plugin-image
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release
+.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -45,12 +53,21 @@ help: ## show this text
 
 build: ## build the plugin, nats-callout and nsc-import into bin/: static, the plugin with its version in its name
 	@rm -f $(BIN)/vault-plugin-auth-nats
-	CGO_ENABLED=0 $(GO) build -trimpath \
-		-ldflags '-s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT) -X main.version=$(VERSION) -X main.commit=$(COMMIT)' \
-		-o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nats-callout ./cmd/nsc-import
+	CGO_ENABLED=0 $(GO) build $(BUILD) -o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nats-callout ./cmd/nsc-import
 	@mv $(BIN)/vault-plugin-auth-nats $(BIN)/vault-plugin-auth-nats-$(VERSION)
 	@ln -s vault-plugin-auth-nats-$(VERSION) $(BIN)/vault-plugin-auth-nats
 	@echo 'built $(BIN)/vault-plugin-auth-nats-$(VERSION), which $(BIN)/vault-plugin-auth-nats links to'
+
+image: ## make the OCI image of the plugin below bin/image, push it to IMAGE if that is given, and print its checksums
+	@rm -rf $(BIN)/image
+	@set -e; for arch in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build $(BUILD) -o $(BIN)/image/linux_$$arch/ ./cmd/vault-plugin-auth-nats; \
+	done
+	@programs='$(abspath $(BIN))/image'; (cd cmd/plugin-image && $(GO) run . \
+		-version $(VERSION) -revision $(COMMIT) -created "$$(git log -1 --format=%ct)" $(addprefix -push ,$(IMAGE)) \
+		-layout $$programs/layout linux/amd64=$$programs/linux_amd64/vault-plugin-auth-nats \
+		linux/arm64=$$programs/linux_arm64/vault-plugin-auth-nats) > $(BIN)/image/checksums
+	@cat $(BIN)/image/checksums
 
 demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
 	bin/devstack demo
