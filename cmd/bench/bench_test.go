@@ -96,13 +96,13 @@ func TestTheLoadGeneratorCountsWhatItDoes(t *testing.T) {
 			return err
 		}
 	}
-	burst, err := hammer(context.Background(), server.URL, []task{login("secret"), login("secret")}, 50*time.Millisecond)
+	burst, err := hammer(context.Background(), target{addr: server.URL}, []task{login("secret"), login("secret")}, 50*time.Millisecond)
 	require.NoError(t, err)
 	require.NotEmpty(t, burst.latencies)
 	require.GreaterOrEqual(t, burst.done, len(burst.latencies))
 	require.Positive(t, burst.rate)
 
-	_, err = hammer(context.Background(), server.URL, []task{login("secret"), login("wrong")}, 50*time.Millisecond)
+	_, err = hammer(context.Background(), target{addr: server.URL}, []task{login("secret"), login("wrong")}, 50*time.Millisecond)
 	require.ErrorContains(t, err, "403 Forbidden")
 }
 

@@ -102,7 +102,7 @@ func (f *calloutFigures) round(ctx context.Context, b *bench, round int, program
 			if err != nil {
 				return err
 			}
-			burst, err := hammer(ctx, w.vault.Addr, tasks, scale(b, 2*time.Second, 500*time.Millisecond))
+			burst, err := hammer(ctx, w.target(), tasks, scale(b, 2*time.Second, 500*time.Millisecond))
 			if err != nil {
 				return fmt.Errorf("%s, %d clients: %w", way, clients, err)
 			}
@@ -196,7 +196,7 @@ func (w *world) connectTasks(way string, server *stack.NATS, tokens []string) ([
 			})
 		default:
 			var creds []byte
-			err := once(w.vault.Addr, func(c *conn) (err error) {
+			err := once(w.target(), func(c *conn) (err error) {
 				creds, err = login(c)
 				return err
 			})

@@ -84,7 +84,7 @@ func (f growthFigures) onVaults(ctx context.Context, b *bench, sizes []int, worl
 			if err != nil {
 				return err
 			}
-			burst, err := hammer(ctx, w.vault.Addr, tasks, scale(b, 2*time.Second, 200*time.Millisecond))
+			burst, err := hammer(ctx, w.target(), tasks, scale(b, 2*time.Second, 200*time.Millisecond))
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func (f growthFigures) onVaults(ctx context.Context, b *bench, sizes []int, worl
 			if err := w.vault.ReloadPlugin(ctx); err != nil {
 				return err
 			}
-			if err := once(w.vault.Addr, tasks[0]); err != nil {
+			if err := once(w.target(), tasks[0]); err != nil {
 				return err
 			}
 			f.add(opRestart, size, time.Since(began).Seconds())

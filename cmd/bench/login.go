@@ -30,7 +30,14 @@ var contenders = []string{ours, noop, builtin, externalJWT, twoSteps}
 var (
 	algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}
 	tokenTypes = []string{"service", "batch"}
-	clients    = []int{1, 8, 64}
+	clients    = []int{1, goalClients, busyClients}
+)
+
+// busyClients is how many clients there are at most, where it takes more rounds until a ratio says something.
+const (
+	busyClients = 64
+	rounds      = 5
+	busyRounds  = 9
 )
 
 // A cell is one line of the login table.
@@ -42,7 +49,7 @@ type cell struct {
 
 func (c cell) String() string { return fmt.Sprintf("%d, %s, %s", c.clients, c.alg, c.tokenType) }
 
-func cells() []cell {
+func cells(clients []int, algorithms ...jose.SignatureAlgorithm) []cell {
 	var all []cell
 	for _, n := range clients {
 		for _, alg := range algorithms {
@@ -67,7 +74,12 @@ func (b byContender) add(at cell, name string, value float64) {
 // loginFigures are a login's rate, its latencies, and the processor time that Vault
 // and the plugins spend on it.
 type loginFigures struct {
+	cells                           []cell
 	rates, p50, p99, vault, plugins byContender
+}
+
+func newLoginFigures(cells []cell) *loginFigures {
+	return &loginFigures{cells, byContender{}, byContender{}, byContender{}, byContender{}, byContender{}}
 }
 
 // benchLogin measures logins on a real Vault. Each round has a Vault of its own, since
@@ -77,13 +89,13 @@ func benchLogin(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	figures := &loginFigures{byContender{}, byContender{}, byContender{}, byContender{}, byContender{}}
-	for round := range scale(b, 5, 1) {
-		if err := figures.round(ctx, b, round, programs); err != nil {
+	figures := newLoginFigures(cells(clients, algorithms...))
+	for round := range scale(b, busyRounds, 1) {
+		if err := figures.round(ctx, b, round, programs, newWorld, scale(b, 800*time.Millisecond, 400*time.Millisecond)); err != nil {
 			return err
 		}
 	}
-	figures.report(b)
+	figures.reportLogins(b)
 	return nil
 }
 
@@ -103,7 +115,8 @@ func (b *bench) buildPeers(ctx context.Context) (p peers, err error) {
 	return p, nil
 }
 
-func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs peers) (err error) {
+// round measures every cell on a new Vault; those of few clients have said enough after some rounds.
+func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs peers, newWorld func(context.Context) (*world, error), length time.Duration) (err error) {
 	w, err := newWorld(ctx)
 	if err != nil {
 		return err
@@ -114,18 +127,21 @@ func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs 
 	}
 	tokens := map[jose.SignatureAlgorithm][]string{}
 	for _, alg := range algorithms {
-		if tokens[alg], err = w.tokens(alg, clients[len(clients)-1]); err != nil {
+		if tokens[alg], err = w.tokens(alg, busyClients); err != nil {
 			return err
 		}
 	}
-	for _, cell := range cells() {
+	for _, cell := range f.cells {
+		if round >= rounds && cell.clients < busyClients {
+			continue
+		}
 		for i := range contenders {
 			name := contenders[(i+round)%len(contenders)] // none is always the first
 			tasks, err := w.loginTasks(name, cell.tokenType, tokens[cell.alg][:cell.clients])
 			if err != nil {
 				return err
 			}
-			if err := f.measure(ctx, w, cell, name, tasks, scale(b, 800*time.Millisecond, 400*time.Millisecond)); err != nil {
+			if err := f.measure(ctx, w, cell, name, tasks, length); err != nil {
 				return fmt.Errorf("%s, %s: %w", name, cell, err)
 			}
 		}
@@ -135,15 +151,15 @@ func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs 
 
 // measure has a contender log in for so long.
 func (f *loginFigures) measure(ctx context.Context, w *world, at cell, name string, tasks []task, length time.Duration) error {
-	before, err := usageOf(w.vault.Dir)
+	before, err := w.usage()
 	if err != nil {
 		return err
 	}
-	burst, err := hammer(ctx, w.vault.Addr, tasks, length)
+	burst, err := hammer(ctx, w.target(), tasks, length)
 	if err != nil {
 		return err
 	}
-	after, err := usageOf(w.vault.Dir)
+	after, err := w.usage()
 	if err != nil {
 		return err
 	}

@@ -9,50 +9,56 @@ import (
 // goalClients is with how many clients the goals of logins are measured.
 const goalClients = 8
 
-// compared are the peers that a login is held against, and by how much.
-var compared = []struct {
-	peer string
-	want float64
-}{{noop, 0.90}, {externalJWT, 1.4}, {twoSteps, 2.2}}
+// compared are the peers that a login is held against.
+var compared = []string{noop, externalJWT, twoSteps}
 
-func (f *loginFigures) report(b *bench) {
+// reportLogins shows what logins in the laboratory came to.
+func (f *loginFigures) reportLogins(b *bench) {
+	f.report(b, "login", "on a real Vault")
+	few, busy := f.ratiosAt(goalClients), f.ratiosAt(busyClients)
+	b.report.Goals = append(b.report.Goals,
+		f.goal(fmt.Sprintf("login rate to %s, %d clients, the worst row", noop, goalClients), 0.95, slices.Min(few[noop]), few[noop]),
+		f.goal(fmt.Sprintf("login rate to %s, %d clients", noop, busyClients), 0.95, median(busy[noop]), busy[noop]),
+		f.goal(fmt.Sprintf("login rate to %s, %d clients", externalJWT, goalClients), 1.4, median(few[externalJWT]), few[externalJWT]),
+		f.goal(fmt.Sprintf("login rate to %s, %d clients", twoSteps, goalClients), 2.2, median(few[twoSteps]), few[twoSteps]),
+	)
+	f.chart(b)
+}
+
+// report shows the tables of logins somewhere.
+func (f *loginFigures) report(b *bench, section, where string) {
 	rates := table{
-		Title: "Logins a second on a real Vault", Columns: append([]string{"clients", "algorithm", "token"}, contenders...),
+		Title: "Logins a second " + where, Columns: append([]string{"clients", "algorithm", "token"}, contenders...),
 		Notes: []string{
 			"The ratios are of this plugin to the peer: medians of the rounds' ratios. Two steps are a login with the built-in JWT method and then a read of credentials from a stand-in " +
 				"for a NATS secrets engine, which does the least that such an engine must do.",
 		},
 	}
 	latencies := table{
-		Title: "Time of a login on a real Vault, median / 99th percentile in ms", Columns: append([]string{"clients", "algorithm", "token"}, contenders...),
+		Title: "Time of a login " + where + ", median / 99th percentile in ms", Columns: append([]string{"clients", "algorithm", "token"}, contenders...),
 	}
 	processor := table{
-		Title:   fmt.Sprintf("Processor time of a login with %d clients: Vault + plugins, in µs", goalClients),
+		Title:   fmt.Sprintf("Processor time of a login %s with %d clients: Vault + plugins, in µs", where, goalClients),
 		Columns: append([]string{"algorithm", "token"}, contenders...),
 	}
-	for _, c := range compared {
-		rates.Columns = append(rates.Columns, "to "+c.peer)
+	for _, peer := range compared {
+		rates.Columns = append(rates.Columns, "to "+peer)
 	}
-	atGoal := map[string][]float64{}
-	for _, cell := range cells() {
+	for _, cell := range f.cells {
 		first := []string{strconv.Itoa(cell.clients), string(cell.alg), cell.tokenType}
 		rate, latency, spent := slices.Clone(first), slices.Clone(first), slices.Clone(first[1:])
 		for _, name := range contenders {
 			what := fmt.Sprintf("%s, %s", name, cell)
-			rate = append(rate, number(b.report.measured("login", "rate: "+what, "logins/s", f.rates[cell][name])))
-			p50 := b.report.measured("login", "median: "+what, "s", f.p50[cell][name])
-			p99 := b.report.measured("login", "99th percentile: "+what, "s", f.p99[cell][name])
+			rate = append(rate, number(b.report.measured(section, "rate: "+what, "logins/s", f.rates[cell][name])))
+			p50 := b.report.measured(section, "median: "+what, "s", f.p50[cell][name])
+			p99 := b.report.measured(section, "99th percentile: "+what, "s", f.p99[cell][name])
 			latency = append(latency, number(p50*1e3)+" / "+number(p99*1e3))
-			vault := b.report.measured("login", "processor time of Vault: "+what, "s", f.vault[cell][name])
-			plugins := b.report.measured("login", "processor time of plugins: "+what, "s", f.plugins[cell][name])
+			vault := b.report.measured(section, "processor time of Vault: "+what, "s", f.vault[cell][name])
+			plugins := b.report.measured(section, "processor time of plugins: "+what, "s", f.plugins[cell][name])
 			spent = append(spent, fmt.Sprintf("%.0f + %.0f", vault*1e6, plugins*1e6))
 		}
-		for _, c := range compared {
-			ratio := median(ratios(f.rates[cell][ours], f.rates[cell][c.peer]))
-			rate = append(rate, number(ratio))
-			if cell.clients == goalClients {
-				atGoal[c.peer] = append(atGoal[c.peer], ratio)
-			}
+		for _, peer := range compared {
+			rate = append(rate, number(f.ratio(cell, peer)))
 		}
 		if cell.clients == goalClients {
 			processor.Rows = append(processor.Rows, spent)
@@ -62,31 +68,44 @@ func (f *loginFigures) report(b *bench) {
 	b.show(rates)
 	b.show(latencies)
 	b.show(processor)
-	f.goals(b, atGoal)
-	f.chart(b)
 }
 
-// goals takes the median over the algorithms and token types, and shows their range.
-func (f *loginFigures) goals(b *bench, atGoal map[string][]float64) {
-	for _, c := range compared {
-		all := atGoal[c.peer]
-		b.report.Goals = append(b.report.Goals, goal{
-			What: fmt.Sprintf("login rate to %s, %d clients", c.peer, goalClients), Want: c.want, Got: median(all),
-			Where: fmt.Sprintf("%s to %s over algorithms and token types", number(slices.Min(all)), number(slices.Max(all))),
-		})
+// ratio is that of the plugin's rate to a peer's.
+func (f *loginFigures) ratio(at cell, peer string) float64 {
+	return median(ratios(f.rates[at][ours], f.rates[at][peer]))
+}
+
+// ratiosAt are the ratios of all cells with so many clients, by peer.
+func (f *loginFigures) ratiosAt(clients int) map[string][]float64 {
+	all := map[string][]float64{}
+	for _, cell := range f.cells {
+		if cell.clients == clients {
+			for _, peer := range compared {
+				all[peer] = append(all[peer], f.ratio(cell, peer))
+			}
+		}
+	}
+	return all
+}
+
+// goal shows the range of what a figure is of.
+func (f *loginFigures) goal(what string, want, got float64, all []float64) goal {
+	return goal{
+		What: what, Want: want, Got: got,
+		Where: fmt.Sprintf("%s to %s over algorithms and token types", number(slices.Min(all)), number(slices.Max(all))),
 	}
 }
 
 func (f *loginFigures) chart(b *bench) {
 	drawn := chart{File: "login.png", Title: fmt.Sprintf("Logins on a real Vault, %d clients", goalClients), YLabel: "logins a second"}
-	for _, cell := range cells() {
+	for _, cell := range f.cells {
 		if cell.clients == goalClients {
 			drawn.Groups = append(drawn.Groups, fmt.Sprintf("%s %s", cell.alg, cell.tokenType))
 		}
 	}
 	for _, name := range contenders {
 		bars := series{Name: name}
-		for _, cell := range cells() {
+		for _, cell := range f.cells {
 			if cell.clients == goalClients {
 				bars.Values = append(bars.Values, median(f.rates[cell][name]))
 			}

@@ -15,14 +15,15 @@ const ticksPerSecond = 100
 // A usage is what the processes of a Vault have used: the server and its plugins. It
 // is zero where there is no /proc.
 type usage struct {
-	vault, plugins float64 // seconds of processor time
-	memory         map[string]float64
+	vault, plugins float64            // seconds of processor time
+	memory         map[string]float64 // in bytes, by program
+	peak           map[string]float64 // the most that it ever was
 }
 
 // usageOf reads what the processes that run in a folder have used. Vault's plugins
 // run in Vault's.
 func usageOf(dir string) (usage, error) {
-	used := usage{memory: map[string]float64{}}
+	used := usage{memory: map[string]float64{}, peak: map[string]float64{}}
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return used, err
@@ -39,14 +40,25 @@ func usageOf(dir string) (usage, error) {
 		if err != nil {
 			return used, err
 		}
-		if strings.HasPrefix(exe, filepath.Join(dir, "plugins")) {
+		if filepath.Base(filepath.Dir(exe)) == "plugins" {
 			used.plugins += cpu
 		} else {
 			used.vault += cpu
 		}
 		used.memory[filepath.Base(exe)] += resident
+		used.peak[filepath.Base(exe)] += peakOf(process + "/status")
 	}
 	return used, nil
+}
+
+// peakOf reads the most memory that a process ever had, in bytes.
+func peakOf(path string) float64 {
+	number, _, _ := strings.Cut(firstValue(path, "VmHWM"), " ")
+	kilobytes, err := strconv.ParseFloat(number, 64)
+	if err != nil {
+		return 0 // it has ended
+	}
+	return kilobytes * 1024
 }
 
 // readStat reads a process's processor time in seconds and its memory in bytes.

@@ -107,7 +107,7 @@ func (b *bench) observedWorld(ctx context.Context) (*world, string, error) {
 
 // A user is a client that does all that clients do, in some mix.
 type user struct {
-	addr      string
+	vault     target
 	rootToken string
 	role      string
 	jwt       string
@@ -129,7 +129,7 @@ func (w *world) newUser(i int, begin time.Time) (*user, error) {
 		return nil, err
 	}
 	return &user{
-		addr: w.vault.Addr, rootToken: w.vault.Token, role: fmt.Sprintf("role-%d", i), jwt: minted[i],
+		vault: w.target(), rootToken: w.vault.Token, role: fmt.Sprintf("role-%d", i), jwt: minted[i],
 		begin: begin, latencies: map[string][]float64{},
 	}, nil
 }
@@ -149,7 +149,7 @@ var mix = []struct {
 
 // work does what the mix says until the context ends. A failure does not end it.
 func (u *user) work(ctx context.Context) {
-	c, err := dial(u.addr)
+	c, err := dial(u.vault)
 	if err != nil {
 		u.failures = append(u.failures, err)
 		return

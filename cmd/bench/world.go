@@ -17,16 +17,26 @@ import (
 // startLimit bounds the start of the servers.
 const startLimit = time.Minute
 
-// A world is a Vault in dev mode, a nats-server and an issuer.
+// A world is a Vault, a nats-server and an issuer.
 type world struct {
-	vault  *stack.Vault
-	client *api.Client
-	nats   *stack.NATS
-	issuer *stack.Issuer
+	vault    *stack.Vault
+	standbys []*stack.Vault
+	ca       *stack.CA // of a Vault that serves TLS
+	client   *api.Client
+	nats     *stack.NATS
+	issuer   *stack.Issuer
 }
 
-// newWorld starts the servers, but for nats-server, which needs a mount's config first.
-func newWorld(ctx context.Context) (w *world, err error) {
+// newWorld starts a Vault in dev mode and the other servers, but for nats-server, which
+// needs a mount's config first.
+func newWorld(ctx context.Context) (*world, error) {
+	return newWorldWith(ctx, func(ctx context.Context, w *world) (err error) {
+		w.vault, err = stack.StartVault(ctx, stack.VaultConfig{LogLevel: "warn"})
+		return err
+	})
+}
+
+func newWorldWith(ctx context.Context, startVault func(context.Context, *world) error) (w *world, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	w = &world{}
@@ -41,7 +51,7 @@ func newWorld(ctx context.Context) (w *world, err error) {
 	if w.nats, err = stack.NewNATS(); err != nil {
 		return w, err
 	}
-	if w.vault, err = stack.StartVault(ctx, stack.VaultConfig{LogLevel: "warn"}); err != nil {
+	if err := startVault(ctx, w); err != nil {
 		return w, err
 	}
 	w.client, err = w.vault.Client()
@@ -50,6 +60,9 @@ func newWorld(ctx context.Context) (w *world, err error) {
 
 func (w *world) close() error {
 	var failures []error
+	for _, standby := range w.standbys {
+		failures = append(failures, standby.Close())
+	}
 	if w.vault != nil {
 		failures = append(failures, w.vault.Close())
 	}
@@ -60,6 +73,26 @@ func (w *world) close() error {
 		failures = append(failures, w.issuer.Close())
 	}
 	return errors.Join(failures...)
+}
+
+// target is where requests to Vault go.
+func (w *world) target() target {
+	to := target{addr: w.vault.Addr}
+	if w.ca != nil {
+		to.tls = w.ca.ClientTLS()
+	}
+	return to
+}
+
+// usage is what all nodes of Vault and their plugins have used.
+func (w *world) usage() (usage, error) {
+	all, err := usageOf(w.vault.Dir)
+	for _, standby := range w.standbys {
+		used, failure := usageOf(standby.Dir)
+		err = errors.Join(err, failure)
+		all.vault, all.plugins = all.vault+used.vault, all.plugins+used.plugins
+	}
+	return all, err
 }
 
 // install registers a program as a plugin, under its file's name.

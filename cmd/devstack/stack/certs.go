@@ -63,6 +63,13 @@ func (ca *CA) ClientPEM(name string) (certificate, key []byte, err error) {
 	return ca.issue(name, x509.ExtKeyUsageClientAuth)
 }
 
+// ClientTLS is the configuration of a client that trusts this authority alone.
+func (ca *CA) ClientTLS() *tls.Config {
+	trusted := x509.NewCertPool()
+	trusted.AddCert(ca.certificate)
+	return &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}
+}
+
 func (ca *CA) issue(name string, usage x509.ExtKeyUsage) (certificate, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

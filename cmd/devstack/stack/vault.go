@@ -25,6 +25,8 @@ type VaultConfig struct {
 	LogLevel string
 	// Env is added to the server's environment, which is otherwise all but empty.
 	Env []string
+	// TLS has a server with storage serve TLS, with a certificate of this authority.
+	TLS *CA
 }
 
 // Vault is a running server.
@@ -71,8 +73,12 @@ func newVault(bin string, config VaultConfig) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
+	scheme := "http://"
+	if config.TLS != nil {
+		scheme = "https://"
+	}
 	return &Vault{
-		Addr: "http://" + loopback(port), Token: RootToken, Dir: dir, PluginDir: filepath.Join(dir, "plugins"),
+		Addr: scheme + loopback(port), Token: RootToken, Dir: dir, PluginDir: filepath.Join(dir, "plugins"),
 		bin: bin, config: config, port: port,
 	}, nil
 }
@@ -162,6 +168,11 @@ func (v *Vault) Client() (*api.Client, error) {
 		return nil, config.Error
 	}
 	config.Address = v.Addr
+	if v.config.TLS != nil {
+		if err := config.ConfigureTLS(&api.TLSConfig{CACertBytes: []byte(v.config.TLS.PEM)}); err != nil {
+			return nil, err
+		}
+	}
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, err

@@ -38,6 +38,10 @@ func (v *Vault) writeServerConfig() error {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		return err
 	}
+	listener, err := v.listenerTLS()
+	if err != nil {
+		return err
+	}
 	text := fmt.Sprintf(`storage %q {
   path                   = %q
   node_id                = %q
@@ -46,14 +50,27 @@ func (v *Vault) writeServerConfig() error {
 listener "tcp" {
   address         = %q
   cluster_address = %q
-  tls_disable     = true
-}
+%s}
 api_addr         = %q
 cluster_addr     = %q
 plugin_directory = %q
 disable_mlock    = true
-`, v.config.Storage, data, filepath.Base(v.Dir), loopback(v.port), loopback(clusterPort), v.Addr, "https://"+loopback(clusterPort), v.PluginDir)
+`, v.config.Storage, data, filepath.Base(v.Dir), loopback(v.port), loopback(clusterPort), listener, v.Addr, "https://"+loopback(clusterPort), v.PluginDir)
 	return os.WriteFile(v.serverConfigPath(), []byte(text), 0o600)
+}
+
+// listenerTLS is what a listener's configuration says of TLS.
+func (v *Vault) listenerTLS() (string, error) {
+	if v.config.TLS == nil {
+		return "  tls_disable     = true\n", nil
+	}
+	certificate, key, err := v.config.TLS.ServerPEM()
+	if err != nil {
+		return "", err
+	}
+	certificatePath, keyPath := filepath.Join(v.Dir, "tls.crt"), filepath.Join(v.Dir, "tls.key")
+	return fmt.Sprintf("  tls_cert_file   = %q\n  tls_key_file    = %q\n", certificatePath, keyPath),
+		errors.Join(os.WriteFile(certificatePath, certificate, 0o600), os.WriteFile(keyPath, key, 0o600))
 }
 
 // initialize makes the server's root token and its only unseal key.
@@ -136,7 +153,7 @@ func (v *Vault) join(ctx context.Context, leader string) error {
 	if err != nil {
 		return err
 	}
-	joined, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: leader})
+	joined, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: leader, LeaderCACert: v.leaderCA()})
 	if err != nil {
 		return fmt.Errorf("join the cluster of %s: %w", leader, err)
 	}
@@ -144,6 +161,14 @@ func (v *Vault) join(ctx context.Context, leader string) error {
 		return fmt.Errorf("%s does not join the cluster of %s", v.Addr, leader)
 	}
 	return v.Unseal(ctx)
+}
+
+// leaderCA is what a node that joins trusts the leader by.
+func (v *Vault) leaderCA() string {
+	if v.config.TLS == nil {
+		return ""
+	}
+	return v.config.TLS.PEM
 }
 
 // StepDown has another node of the cluster take over from its leader, which it does
