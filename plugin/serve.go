@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -34,6 +36,27 @@ func SetRuntime() {
 	}
 }
 
+const (
+	// quietMemory is how much memory the plugin may have, in bytes, before its garbage is
+	// collected more often than GOGC says, where little of that lives.
+	quietMemory = 48 << 20
+	// spareMemory is what it may have beyond twice of what lives.
+	spareMemory = 24 << 20
+)
+
+// boundGarbage bounds the memory that a herd of logins leaves behind until it is
+// collected. What it looks at is what lived at the last collection; a bound that was not
+// above that would have the runtime do nothing else than collect.
+func boundGarbage() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	for ; ; time.Sleep(time.Second) {
+		metrics.Read(live)
+		debug.SetMemoryLimit(memoryLimit(int64(live[0].Value.Uint64())))
+	}
+}
+
+func memoryLimit(live int64) int64 { return max(quietMemory, 2*live+spareMemory) }
+
 // Serve serves the plugin to the Vault that started this process, until Vault
 // ends it. It does what ServeMultiplex of Vault's SDK does, which leaves no say
 // in how the gRPC server works.
@@ -42,6 +65,9 @@ func SetRuntime() {
 // call it.
 func Serve(tls sdk.TLSProviderFunc) error {
 	SetRuntime()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		go boundGarbage()
+	}
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return err
 	}

@@ -28,3 +28,10 @@ func TestTheRuntimeIsThePluginsUnlessTheEnvironmentHasASay(t *testing.T) {
 	SetRuntime()
 	require.Equal(t, 1, runtime.GOMAXPROCS(0), "one cannot be halved")
 }
+
+func TestThePluginMayAlwaysHaveMoreMemoryThanLives(t *testing.T) {
+	require.Equal(t, int64(quietMemory), memoryLimit(0))
+	for live := int64(0); live < 4<<30; live += 7 << 20 {
+		require.GreaterOrEqual(t, memoryLimit(live), 2*live, "or Go would do nothing else than collect")
+	}
+}

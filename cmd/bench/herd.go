@@ -192,10 +192,22 @@ func (w *world) herd(name string, tokens []string, ready []byte) ([]func(*conn) 
 			if err := login(c); err != nil {
 				return nil, err
 			}
-			return nats.Connect(w.nats.URL, nats.UserCredentialBytes(creds), nats.NoReconnect(), nats.Timeout(requestTimeout))
+			return w.connectAsOften(creds)
 		}
 	}
 	return members, nil
+}
+
+// connectAsOften connects until the nats-server has time for it: it lets go of a client
+// that has not said who it is after two seconds, and clients come again then.
+func (w *world) connectAsOften(creds []byte) (conn *nats.Conn, err error) {
+	for end := time.Now().Add(requestTimeout); time.Now().Before(end); {
+		conn, err = nats.Connect(w.nats.URL, nats.UserCredentialBytes(creds), nats.NoReconnect(), nats.Timeout(requestTimeout))
+		if err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
 }
 
 // come has all members come at once. Those that are on NATS stay until all are. The

@@ -2,7 +2,7 @@
 // shows how it grows, delivers and holds under load. docs/performance.md says what is
 // measured, and how.
 //
-//	bench [-quick] [-only login,production,herd,alone,growth,delivery,callout,sustained] [-out bench-out] [-docs]
+//	bench [-quick] [-only login,production,herd,processors,alone,growth,delivery,callout,sustained] [-out bench-out] [-docs]
 //
 // It prints tables, and writes them with the raw figures as JSON and as plots (PNG)
 // into the folder, and with -docs into docs/performance.md. The figures that are compared are measured in turn, round after
@@ -31,6 +31,7 @@ var sections = []struct {
 	{"login", benchLogin},
 	{"production", benchProduction},
 	{"herd", benchHerd},
+	{"processors", benchProcessors},
 	{"alone", benchAlone},
 	{"growth", benchGrowth},
 	{"delivery", benchDelivery},
