@@ -65,6 +65,17 @@ func TestGoBenchmarksAreRead(t *testing.T) {
 	require.Equal(t, []float64{133}, figures.allocations["BenchmarkLogin/RS256"])
 }
 
+func TestAContestTakesTheMedianOfTheRounds(t *testing.T) {
+	c := newContest("creds", "a read", []string{ours, noop}, []int{8})
+	c.figures[entrant{ours, 8}].rates = []float64{90, 50, 70}
+	c.figures[entrant{noop, 8}].rates = []float64{100, 100, 100}
+	require.Equal(t, 0.7, c.ratio(ours, noop, 8))
+	shown := c.table(&bench{report: &report{}}, "Reads")
+	require.Len(t, shown.Rows, 2)
+	require.Equal(t, []string{"8", noop, "100", "0.700"}, shown.Rows[1][:4])
+	require.Len(t, shown.Rows[0], len(shown.Columns))
+}
+
 func TestAProcessWithSpacesInItsNameIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stat")
 	line := "7 (a (b) c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 100 1000 3 18446744073709551615\n"

@@ -2,7 +2,7 @@
 // shows how it grows, delivers and holds under load. docs/performance.md says what is
 // measured, and how.
 //
-//	bench [-quick] [-only login,production,herd,processors,alone,growth,delivery,callout,sustained] [-out bench-out] [-docs]
+//	bench [-quick] [-only SECTION,...] [-out bench-out] [-docs]
 //
 // It prints tables, and writes them with the raw figures as JSON and as plots (PNG)
 // into the folder, and with -docs into docs/performance.md. The figures that are compared are measured in turn, round after
@@ -36,6 +36,7 @@ var sections = []struct {
 	{"growth", benchGrowth},
 	{"delivery", benchDelivery},
 	{"callout", benchCallout},
+	{"creds", benchCreds},
 	{"sustained", benchSustained},
 }
 

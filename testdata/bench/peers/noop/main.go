@@ -1,12 +1,15 @@
 // Command noop is a Vault auth method that does nothing: it answers every login with
-// the same auth. No plugin that runs outside of Vault's process logs in faster, so it
-// is the ceiling that the benchmarks measure against.
+// the same auth, and every read of creds/:bytes with a lease of the same secret. No
+// plugin that runs outside of Vault's process does either faster, so it is the ceiling
+// that the benchmarks measure against.
 package main
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -24,17 +27,29 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	b := &framework.Backend{
 		BackendType:  logical.TypeCredential,
 		PathsSpecial: &logical.Paths{Unauthenticated: []string{"login"}},
-		Paths: []*framework.Path{{
-			Pattern: "login$",
-			// The fields of the other methods' logins, so that all are sent the same.
-			Fields: map[string]*framework.FieldSchema{
-				"role": {Type: framework.TypeString},
-				"jwt":  {Type: framework.TypeString},
+		Paths: []*framework.Path{
+			{
+				Pattern: "login$",
+				// The fields of the other methods' logins, so that all are sent the same.
+				Fields: map[string]*framework.FieldSchema{
+					"role": {Type: framework.TypeString},
+					"jwt":  {Type: framework.TypeString},
+				},
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.UpdateOperation: &framework.PathOperation{Callback: login},
+				},
 			},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: &framework.PathOperation{Callback: login},
+			{
+				Pattern: `creds/(?P<bytes>\d+)$`,
+				Fields: map[string]*framework.FieldSchema{
+					"bytes": {Type: framework.TypeInt, Description: "How long the secret is."},
+				},
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.ReadOperation: &framework.PathOperation{Callback: lease},
+				},
 			},
-		}},
+		},
+		Secrets: []*framework.Secret{secret},
 	}
 	if err := b.Setup(ctx, conf); err != nil {
 		return nil, err
@@ -51,4 +66,23 @@ func login(context.Context, *logical.Request, *framework.FieldData) (*logical.Re
 		Alias:       &logical.Alias{Name: "workload", Metadata: map[string]string{"role": "bench"}},
 		Metadata:    map[string]string{"role": "bench"},
 	}}, nil
+}
+
+// secret is the type of the leases. To revoke one is nothing.
+var secret = &framework.Secret{
+	Type:            "noop",
+	Fields:          map[string]*framework.FieldSchema{"secret": {Type: framework.TypeString}},
+	DefaultDuration: time.Hour,
+	Renew: func(_ context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+		return &logical.Response{Secret: req.Secret}, nil
+	},
+	Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+		return nil, nil
+	},
+}
+
+// lease answers with a secret that is always the same. How long it is counts: Vault
+// keeps the answer with the lease.
+func lease(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	return secret.Response(map[string]any{"secret": strings.Repeat("x", d.Get("bytes").(int))}, nil), nil
 }
