@@ -65,6 +65,19 @@ func TestGoBenchmarksAreRead(t *testing.T) {
 	require.Equal(t, []float64{133}, figures.allocations["BenchmarkLogin/RS256"])
 }
 
+func TestTokenReviewsAreCountedWhateverTheirAnswer(t *testing.T) {
+	count, err := countReviews(strings.NewReader(`# TYPE apiserver_request_total counter
+apiserver_request_total{code="201",resource="serviceaccounts",subresource="token",verb="POST",version="v1"} 64
+apiserver_request_total{code="201",resource="tokenreviews",subresource="",verb="POST",version="v1"} 7
+apiserver_request_total{code="403",resource="tokenreviews",subresource="",verb="POST",version="v1"} 1e+06
+apiserver_request_duration_seconds_count{resource="tokenreviews",verb="POST"} 9
+`))
+	require.NoError(t, err)
+	require.Equal(t, 1000007.0, count)
+	_, err = countReviews(strings.NewReader(`apiserver_request_total{resource="tokenreviews"} many`))
+	require.ErrorContains(t, err, "many")
+}
+
 func TestAContestTakesTheMedianOfTheRounds(t *testing.T) {
 	c := newContest("creds", "a read", []string{ours, noop}, []int{8})
 	c.figures[entrant{ours, 8}].rates = []float64{90, 50, 70}

@@ -37,6 +37,7 @@ var sections = []struct {
 	{"delivery", benchDelivery},
 	{"callout", benchCallout},
 	{"creds", benchCreds},
+	{"kubernetes", benchKubernetes},
 	{"sustained", benchSustained},
 }
 
