@@ -176,7 +176,7 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	if err := checkAddress(req, role); err != nil {
 		return nil, err
 	}
-	caller, err := b.entity(req.EntityID)
+	caller, err := b.entity(req.EntityID, role.compiled.ReadsGroups())
 	if err != nil {
 		return nil, err
 	}
@@ -187,9 +187,10 @@ func (b *backend) bindEntity(req *logical.Request, role *role) (*roles.Bound, er
 	return bound, nil
 }
 
-// entity looks a Vault entity, its aliases and its groups up. No ID stands for no
-// entity: tokens of auth/token, such as the root token, may have none.
-func (b *backend) entity(id string) (*roles.Entity, error) {
+// entity looks a Vault entity and its aliases up, and if wanted its groups: each is
+// a call to Vault. No ID stands for no entity: tokens of auth/token, such as the root
+// token, may have none.
+func (b *backend) entity(id string, withGroups bool) (*roles.Entity, error) {
 	if id == "" {
 		return &roles.Entity{}, nil
 	}
@@ -203,13 +204,16 @@ func (b *backend) entity(id string) (*roles.Entity, error) {
 	if entity.Disabled {
 		return nil, logical.ErrPermissionDenied
 	}
-	groups, err := b.System().GroupsForEntity(id)
-	if err != nil {
-		return nil, fmt.Errorf("looking up the entity's groups: %w", err)
-	}
 	found := &roles.Entity{ID: entity.ID, Name: entity.Name, Metadata: maps.Clone(entity.Metadata)}
 	for _, alias := range entity.Aliases {
 		found.Aliases = append(found.Aliases, roles.Alias{Mount: alias.MountAccessor, Name: alias.Name, Metadata: alias.Metadata})
+	}
+	if !withGroups {
+		return found, nil
+	}
+	groups, err := b.System().GroupsForEntity(id)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the entity's groups: %w", err)
 	}
 	for _, group := range groups {
 		found.Groups = append(found.Groups, group.Name)

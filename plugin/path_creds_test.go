@@ -360,6 +360,43 @@ func TestARoleOfTypeVaultServesTheCallersEntity(t *testing.T) {
 	require.ErrorContains(t, resp.Error(), `role "ops" is of type vault: it serves creds/ops, not login`)
 }
 
+// An askedView counts what Vault is asked of a caller.
+type askedView struct {
+	*logical.StaticSystemView
+	entities, groups int
+}
+
+func (v *askedView) EntityInfo(id string) (*logical.Entity, error) {
+	v.entities++
+	return v.StaticSystemView.EntityInfo(id)
+}
+
+func (v *askedView) GroupsForEntity(id string) ([]*logical.Group, error) {
+	v.groups++
+	return v.StaticSystemView.GroupsForEntity(id)
+}
+
+// Each is a call to Vault, of which a read makes no more than it has to. Who the
+// caller is has to be asked each time: Vault tells nobody that an entity or an alias
+// has changed.
+func TestVaultIsAskedForGroupsOnlyIfTheRoleReadsThem(t *testing.T) {
+	m := newCredsMount(t)
+	view := &askedView{StaticSystemView: m.system}
+	m.restartOn(view)
+	m.vaultRole("named", map[string]any{"user_template": `{"pub":{"allow":["{{entity-name()}}.x"]}}`})
+	m.vaultRole("subject", nil)
+	m.vaultRole("tag", map[string]any{"user_template": `{"tags":["{{groups()}}"]}`})
+	for role, groups := range map[string]int{"named": 0, "subject": 1, "tag": 1} {
+		m.lease(role, nil) // the first one reads the role
+		view.entities, view.groups = 0, 0
+		before := m.storage.All()
+		m.lease(role, nil)
+		require.Equal(t, 1, view.entities, role)
+		require.Equal(t, groups, view.groups, role)
+		require.Equal(t, before, m.storage.All(), "%s: storage was used", role)
+	}
+}
+
 func TestARenewalExtendsNothing(t *testing.T) {
 	m := newCredsMount(t)
 	m.role("dev", nil)

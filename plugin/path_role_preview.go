@@ -132,7 +132,7 @@ func (b *backend) preview(ctx context.Context, req *logical.Request, d *framewor
 		if id == "" && role.compiled.NeedsEntity() != "" {
 			return nil, fault.In("entity_id", "is missing: %s asks for an entity, and this Vault token has none itself", role.compiled.NeedsEntity())
 		}
-		entity, err := b.entity(id)
+		entity, err := b.entity(id, true)
 		if err != nil {
 			return nil, err
 		}

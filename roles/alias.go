@@ -71,6 +71,8 @@ func (c *Compiled) compileEntityCall(call *call) {
 	}
 	c.wantsEntity = call.String()
 	switch f.name {
+	case "groups":
+		c.wantsGroups = true
 	case "alias-issuer", "alias-metadata":
 		c.wantsAlias = call.String()
 	case "alias-name":
@@ -87,6 +89,10 @@ func (c *Compiled) ReadsAlias() bool { return c.wantsAlias != "" }
 // NeedsEntity says in words what of a role of type vault asks for the caller's
 // entity. It is empty for a role that serves tokens without one too.
 func (c *Compiled) NeedsEntity() string { return c.wantsEntity }
+
+// ReadsGroups says whether the role depends on the groups of its caller's entity:
+// nothing but {{groups()}} reads them.
+func (c *Compiled) ReadsGroups() bool { return c.wantsGroups }
 
 // An ownAlias is an alias that this mount gave, taken apart.
 type ownAlias struct {

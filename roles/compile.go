@@ -45,6 +45,7 @@ type Compiled struct {
 	// that this mount gave it: a field or a placeholder. Empty if nothing does.
 	wantsEntity string
 	wantsAlias  string
+	wantsGroups bool // whether a placeholder asks for the entity's groups
 }
 
 // A mapping copies a claim to a metadata key.
