@@ -235,6 +235,22 @@ func connect(server *stack.NATS, user nats.Option) error {
 	return nil
 }
 
+// chart draws the rates.
+func (f *calloutFigures) chart() chart {
+	drawn := chart{File: "callout.png", Title: "Clients that get to NATS", YLabel: "connects a second"}
+	for _, clients := range calloutClients {
+		drawn.Groups = append(drawn.Groups, fmt.Sprintf("%d clients", clients))
+	}
+	for _, way := range waysToNATS {
+		bars := series{Name: way}
+		for _, clients := range calloutClients {
+			bars.Values = append(bars.Values, median(f.rates[calloutCell(way, clients)]))
+		}
+		drawn.Series = append(drawn.Series, bars)
+	}
+	return drawn
+}
+
 func (f *calloutFigures) report(b *bench) {
 	t := table{
 		Title:   "Clients that get to NATS, a second",
@@ -263,6 +279,7 @@ func (f *calloutFigures) report(b *bench) {
 		}
 	}
 	b.show(t)
+	b.report.Charts = append(b.report.Charts, f.chart())
 	b.report.Goals = append(b.report.Goals, goal{
 		What: "connects through the callout to logins that then connect", Want: 1.5, Got: worst, Where: "the worse of 8 and 64 clients, batch tokens",
 	})

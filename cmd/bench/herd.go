@@ -245,6 +245,21 @@ func (f *herdFigures) come(at string, vault target, members []func(*conn) (*nats
 	return first
 }
 
+// chart draws how long nearly all of a herd take.
+func (f *herdFigures) chart(size int) chart {
+	drawn := chart{
+		File: "herd.png", Title: fmt.Sprintf("%d workloads at once: 99 of 100 are on NATS", size), YLabel: "seconds", Groups: herdKinds,
+	}
+	for _, name := range herdContenders {
+		bars := series{Name: name}
+		for _, kind := range herdKinds {
+			bars.Values = append(bars.Values, median(f.most[herdCell(name, kind)]))
+		}
+		drawn.Series = append(drawn.Series, bars)
+	}
+	return drawn
+}
+
 func (f *herdFigures) report(b *bench, size int) {
 	t := table{
 		Title:   fmt.Sprintf("A herd of %d workloads that log in and connect to NATS at once", size),
@@ -276,6 +291,7 @@ func (f *herdFigures) report(b *bench, size int) {
 		}
 	}
 	b.show(t)
+	b.report.Charts = append(b.report.Charts, f.chart(size))
 	memory := b.report.measured("herd", "most memory of the plugin", "B", f.memory)
 	b.report.Goals = append(b.report.Goals,
 		goal{What: fmt.Sprintf("workloads of a herd of %d that fail", size), Most: true, Want: 0, Got: failed},

@@ -22,7 +22,7 @@ func (f *loginFigures) reportLogins(b *bench) {
 		f.goal(fmt.Sprintf("login rate to %s, %d clients", externalJWT, goalClients), 1.4, median(few[externalJWT]), few[externalJWT]),
 		f.goal(fmt.Sprintf("login rate to %s, %d clients", twoSteps, goalClients), 2.2, median(few[twoSteps]), few[twoSteps]),
 	)
-	f.chart(b)
+	f.chart(b, "login.png", fmt.Sprintf("Logins on a real Vault, %d clients", goalClients))
 }
 
 // report shows the tables of logins somewhere.
@@ -96,8 +96,9 @@ func (f *loginFigures) goal(what string, want, got float64, all []float64) goal 
 	}
 }
 
-func (f *loginFigures) chart(b *bench) {
-	drawn := chart{File: "login.png", Title: fmt.Sprintf("Logins on a real Vault, %d clients", goalClients), YLabel: "logins a second"}
+// chart draws the rates with a few clients.
+func (f *loginFigures) chart(b *bench, file, title string) {
+	drawn := chart{File: file, Title: title, YLabel: "logins a second"}
 	for _, cell := range f.cells {
 		if cell.clients == goalClients {
 			drawn.Groups = append(drawn.Groups, fmt.Sprintf("%s %s", cell.alg, cell.tokenType))

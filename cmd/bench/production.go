@@ -28,6 +28,7 @@ func benchProduction(ctx context.Context, b *bench) error {
 		}
 	}
 	figures.report(b, "production", fmt.Sprintf("on %d nodes with Raft, TLS and an audit device", productionNodes))
+	figures.chart(b, "production.png", fmt.Sprintf("Logins on %d nodes with Raft, TLS and auditing, %d clients", productionNodes, goalClients))
 	few := figures.ratiosAt(goalClients)
 	b.report.Goals = append(b.report.Goals,
 		figures.goal(fmt.Sprintf("login rate to %s in production, %d clients", noop, goalClients), 0.95, median(few[noop]), few[noop]),

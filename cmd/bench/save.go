@@ -55,7 +55,8 @@ func (b *bench) save(ctx context.Context, dir string, docs bool) error {
 // is after it is replaced.
 const resultsMark = "<!-- The rest is written by bench -docs. -->\n"
 
-// document puts tables and charts into docs/performance.md.
+// document puts the tables into docs/performance.md, and the charts beside it, which its
+// beginning shows.
 func (b *bench) document(dir string, tables []byte) error {
 	root, err := stack.Root()
 	if err != nil {
@@ -72,15 +73,13 @@ func (b *bench) document(dir string, tables []byte) error {
 	}
 	after := bytes.NewBuffer(append(before, resultsMark+"\n"...))
 	for _, c := range b.report.Charts {
-		name := "performance-" + c.File
 		drawn, err := os.ReadFile(filepath.Join(dir, c.File))
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(root, "docs", name), drawn, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(root, "docs", "performance-"+c.File), drawn, 0o600); err != nil {
 			return err
 		}
-		fmt.Fprintf(after, "![%s](%s)\n\n", c.Title, name)
 	}
 	after.Write(tables)
 	return os.WriteFile(page, after.Bytes(), 0o600)
