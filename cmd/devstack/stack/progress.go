@@ -60,12 +60,22 @@ func (s *screen) show() {
 		fmt.Fprintln(s.out, text)
 		return
 	}
-	if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && len(text) >= width {
-		text = text[:width-1] // a line that is broken in two cannot be written anew
+	width, _, err := term.GetSize(int(os.Stderr.Fd()))
+	if err != nil {
+		width = 0
 	}
 	s.clear()
-	fmt.Fprint(s.out, text)
+	fmt.Fprint(s.out, fitting(text, width))
 	s.line = true
+}
+
+// fitting cuts what would be broken into two lines, which could not be written anew. Some terminals have a width of 0:
+// they do not say.
+func fitting(text string, width int) string {
+	if width > 0 && len(text) >= width {
+		return text[:width-1]
+	}
+	return text
 }
 
 // A progress is how far a go build is. What is compiled is counted, and all that it imports: of that, some was in Go's

@@ -53,6 +53,12 @@ func TestALogGetsALineNowAndThenAndATerminalOneThatChanges(t *testing.T) {
 	require.Equal(t, []*progress{other}, p.screen.builds)
 }
 
+func TestALineFitsTheTerminal(t *testing.T) {
+	require.Equal(t, "1234", fitting("123456", 5))
+	require.Equal(t, "1234", fitting("1234", 5))
+	require.Equal(t, "123456", fitting("123456", 0), "a terminal that does not say how wide it is")
+}
+
 func TestWhatABuildComplainsOfIsKeptWithoutTheNamesOfPackages(t *testing.T) {
 	p, _ := aBuild(false)
 	fmt.Fprint(p, "a\n# main\n./main.go:3:15: syntax error\nb\nmore")
