@@ -38,10 +38,17 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.
-MODULES := . plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e cmd/plugin-image
+OTHER_MODULES := plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e cmd/plugin-image
+MODULES := . $(OTHER_MODULES)
+
+# Tests on real servers wait more than they compute. So four of a package run at a time,
+# whatever the number of processors; the packages that take longest come first; and
+# the other modules' tests run beside those of the first.
+TEST := $(GO) test -race -count=1 -timeout 30m -parallel 4
+LONGEST := ./plugin/e2e ./plugin/e2e/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image
+.PHONY: help build demo recording dev test test-module test-other-modules test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -80,9 +87,15 @@ dev: devstack ## run Vault, nats-server and an OIDC issuer until Ctrl-C, ready t
 
 test: devstack ## run all tests, on real servers too
 	bin/devstack tools $(SERVERS)
-	@set -e; for module in $(MODULES); do \
+	@$(MAKE) --no-print-directory -j 2 test-module test-other-modules
+
+test-module:
+	$(TEST) $(LONGEST) ./...
+
+test-other-modules:
+	@set -e; for module in $(OTHER_MODULES); do \
 		echo "==> go test in $$module"; \
-		(cd $$module && $(GO) test -race -count=1 -timeout 30m ./...); \
+		(cd $$module && $(TEST) ./...); \
 	done
 
 test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao on PATH, or BAO=
