@@ -5,7 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
+	runtimemetrics "runtime/metrics"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -48,9 +48,9 @@ const (
 // collected. What it looks at is what lived at the last collection; a bound that was not
 // above that would have the runtime do nothing else than collect.
 func boundGarbage() {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for ; ; time.Sleep(time.Second) {
-		metrics.Read(live)
+		runtimemetrics.Read(live)
 		debug.SetMemoryLimit(memoryLimit(int64(live[0].Value.Uint64())))
 	}
 }
