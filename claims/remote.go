@@ -32,6 +32,7 @@ type remote struct {
 	due      atomic.Int64           // when the keys become stale, in Unix nanoseconds
 	document atomic.Pointer[[]byte] // the last good discovery document; nil before
 	interval time.Duration          // minInterval, but in tests
+	fetches  fetchRecord
 
 	mu         sync.Mutex
 	next       *fetch    // wanted or under way; nil: none
@@ -110,6 +111,7 @@ func (r *remote) load(ctx context.Context) (changed bool, err error) {
 	defer cancel()
 	begin := time.Now()
 	set, err := r.fetch(ctx)
+	r.fetches.note(begin, err)
 	if err != nil {
 		r.due.Store(begin.Add(retryStale).UnixNano())
 		return false, fmt.Errorf("%s: %w", r.field, err)

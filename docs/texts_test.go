@@ -28,7 +28,7 @@ var makers = regexp.MustCompile(`^(fmt\.Errorf|errors\.New|(fault\.)?(In|New|Con
 
 // silent are the functions and keys whose texts are documentation, or only a part of something else.
 var (
-	silentCall = regexp.MustCompile(`^(responds|noContent|listed|query|metric|newAPI|panic|flags\..*|strings\..*|json\..*|mux\..*|fmt\.(Fp|P)rint.*|.*\.(Info|Debug|Trace|WriteString|Set))$`)
+	silentCall = regexp.MustCompile(`^(responds|noContent|listed|query|metric|histogram|newAPI|panic|flags\..*|strings\..*|json\..*|mux\..*|fmt\.(Fp|P)rint.*|.*\.(Info|Debug|Trace|WriteString|Set))$`)
 	silentKey  = regexp.MustCompile(`^(Description|Summary|HelpSynopsis|HelpDescription|Help|Text|What|ItemType|Template|argument|Name)$`)
 )
 

@@ -12,10 +12,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/chain"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
@@ -60,7 +60,7 @@ type backend struct {
 
 	delivery deliverer
 	pacer    pacer // of revocations
-	metrics  *prometheus.Registry
+	metrics  *mountMetrics
 	dry      bool // it is there for a dry run: nothing is delivered
 }
 
@@ -89,7 +89,7 @@ func newBackend(conf *logical.BackendConfig) *backend {
 	}
 	b.chain = chain.New(conf.Logger, b.deliver)
 	b.issuers.Dropped = (*issuer).close
-	b.metrics = b.newMetrics()
+	b.metrics = newMetrics(b)
 	b.background, b.stop = context.WithCancel(context.Background())
 	b.Backend = &framework.Backend{
 		Help:           mountHelp,
@@ -165,6 +165,7 @@ func (b *backend) initialize(ctx context.Context, req *logical.InitializationReq
 
 // periodic runs about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	b.metrics.window.note(time.Now(), b.metrics.logins.sum())
 	return errors.Join(
 		b.finish(ctx, req.Storage),
 		b.startDelivery(ctx, req.Storage),
@@ -180,9 +181,9 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case strings.HasPrefix(key, rolePrefix):
-		b.roles.Forget(strings.TrimPrefix(key, rolePrefix))
+		b.roleChanged(strings.TrimPrefix(key, rolePrefix))
 	case strings.HasPrefix(key, issuerPrefix):
-		b.issuers.Forget(strings.TrimPrefix(key, issuerPrefix))
+		b.issuerChanged(strings.TrimPrefix(key, issuerPrefix))
 	case strings.HasPrefix(key, calloutPrefix):
 		b.callouts.Forget(strings.TrimPrefix(key, calloutPrefix))
 	case key == settingsKey:

@@ -47,7 +47,9 @@ func (b *backend) startDelivery(ctx context.Context, s logical.Storage) error {
 		b.delivery.reconciler = nil
 	}
 	source := b.chain.Source(s)
-	reconciler, err := delivery.New(b.chain.DeliveryConfig(s, settings), source)
+	config := b.chain.DeliveryConfig(s, settings)
+	config.Pushed = b.metrics.pushes.pushed
+	reconciler, err := delivery.New(config, source)
 	if err != nil {
 		return fmt.Errorf("starting the delivery of account JWTs: %w", err)
 	}

@@ -19,6 +19,10 @@ import (
 // answer turns the fault of a handler into its response: a fault.Error into
 // a status 400 that shows it, any other into an internal error.
 func answer(err error) (*logical.Response, error) {
+	var refusal forbidden
+	if errors.As(err, &refusal) {
+		return nil, logical.CodedError(http.StatusForbidden, refusal.Error())
+	}
 	var theirs *fault.Error
 	if errors.As(err, &theirs) && theirs.Conflict {
 		return nil, logical.CodedError(http.StatusConflict, err.Error())

@@ -186,7 +186,9 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	user, err := role.compiled.Render(bound, forRoles(account), key.public)
+	b.metrics.render.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return nil, fault.New("error rendering the role's template: %s", err)
 	}
@@ -200,6 +202,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 	if err != nil {
 		return nil, err
 	}
+	began = time.Now()
 	token, err := trust.UserToken{
 		Issuer:   signer,
 		Subject:  key.public,
@@ -208,6 +211,7 @@ func (b *backend) issue(ctx context.Context, s logical.Storage, role *role, boun
 		Expires:  expires,
 		NATS:     user.NATS,
 	}.Encode()
+	b.metrics.sign.Observe(time.Since(began).Seconds())
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
 	"github.com/nats-vault/vault-plugin-auth-nats/plugin/people"
@@ -103,6 +104,8 @@ type issuer struct {
 	verifier
 	people *people.Provider // nil: it has no oidc_client_id
 	source people.Source    // nil: it has no provider_config
+
+	verified prometheus.Observer // of the time that it takes; nil of an issuer that is being written
 }
 
 func (i *issuer) close() { i.verifier.Close() }
@@ -197,6 +200,7 @@ func readIssuerKeys(ctx context.Context, s logical.Storage, name string) ([]byte
 // issuer returns the issuer of that name ready for use, nil if there is none.
 func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*issuer, error) {
 	return b.issuers.Get(ctx, name, func(ctx context.Context, name string) (*issuer, error) {
+		generation := b.issuers.Generation()
 		entry, err := readIssuer(ctx, s, name)
 		if entry == nil || err != nil {
 			return nil, err
@@ -205,8 +209,22 @@ func (b *backend) issuer(ctx context.Context, s logical.Storage, name string) (*
 		if err != nil {
 			return nil, err
 		}
-		return entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, entry, snapshot) })
+		ready, err := entry.compile(name, lastKeys, func(snapshot []byte) { b.saveIssuerKeys(s, name, entry, snapshot) })
+		if err != nil {
+			return nil, err
+		}
+		ready.verified = b.metrics.issuers.of(name)
+		if b.issuers.Generation() != generation {
+			b.metrics.issuers.changed(name) // it may have been deleted meanwhile
+		}
+		return ready, nil
 	})
+}
+
+// issuerChanged drops what was made of an issuer that was written or deleted.
+func (b *backend) issuerChanged(name string) {
+	b.issuers.Forget(name)
+	b.metrics.issuers.changed(name)
 }
 
 // saveIssuerKeys stores the keys an issuer was last seen with, so that logins

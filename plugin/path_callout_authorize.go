@@ -120,9 +120,11 @@ func (b *backend) reply(ctx context.Context, s logical.Storage, open *answering,
 	now := time.Now()
 	asked, err := readRequest(what, open, now)
 	if err != nil {
+		b.counted(byCallout, nil, err)
 		return nil, err
 	}
 	admitted, creds, err := b.admit(ctx, s, open.authCallout, asked, now)
+	b.counted(byCallout, admitted, err)
 	if err != nil && !isTold(err) {
 		return nil, err
 	}
@@ -159,7 +161,8 @@ func readRequest(what asking, open *answering, now time.Time) (*callout.Request,
 }
 
 // admit is what a login does, for the user key that the nats-server has made. What
-// is the callout's to say about a role is told only to whom the role takes.
+// is the callout's to say about a role is told only to whom the role takes. The role is
+// that of a client that is refused, too.
 func (b *backend) admit(ctx context.Context, s logical.Storage, ready *authCallout, asked *callout.Request, now time.Time) (*role, *credentials, error) {
 	name, token, err := asked.Credentials()
 	if err != nil {
@@ -174,28 +177,28 @@ func (b *backend) admit(ctx context.Context, s logical.Storage, ready *authCallo
 	}
 	cidrs := role.entry.TokenParams.TokenBoundCIDRs
 	if len(cidrs) > 0 && !cidrutil.RemoteAddrIsOk(asked.Host, cidrs) {
-		return nil, nil, logical.ErrPermissionDenied
+		return role, nil, logical.ErrPermissionDenied
 	}
 	identity, err := b.verify(ctx, s, role, token, "", now)
 	if err != nil {
-		return nil, nil, err
+		return role, nil, err
 	}
 	bound, err := role.compiled.Bind(identity.Profile(), now)
 	if err != nil {
-		return nil, nil, fault.New("error validating claims: %s", err)
+		return role, nil, fault.New("error validating claims: %s", err)
 	}
 	account, err := b.chain.Account(ctx, s, role.entry.Account)
 	if err != nil {
-		return nil, nil, err
+		return role, nil, err
 	}
 	if err := ready.entry.checkRole(role, account); err != nil {
 		b.Logger().Warn("a role cannot be used through a callout", "callout", ready.name, "role", role.name, "error", err)
-		return nil, nil, fault.New("role %q cannot be used through the callout", role.name)
+		return role, nil, fault.New("role %q cannot be used through the callout", role.name)
 	}
 	// nats-server does not look at src of a callout's clients.
 	if sources := role.compiled.Sources(); len(sources) > 0 {
 		if ok, err := cidrutil.IPBelongsToCIDRBlocksSlice(asked.Host, sources); err != nil || !ok {
-			return nil, nil, logical.ErrPermissionDenied
+			return role, nil, logical.ErrPermissionDenied
 		}
 	}
 	creds, err := b.issue(ctx, s, role, bound, userKey{public: asked.User}, now)

@@ -72,34 +72,40 @@ func (b *backend) secretUser() *framework.Secret {
 	}
 }
 
+// creds answers who asks for credentials, and counts it.
 func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, resp, err := b.lease(ctx, req, d)
+	b.counted(byCreds, role, err)
+	if err != nil {
+		return answer(err)
+	}
+	b.metrics.lease(leaseIssued)
+	return resp, nil
+}
+
+// lease makes credentials with a lease. The role is that of a caller who is refused, too.
+func (b *backend) lease(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, *logical.Response, error) {
 	now := time.Now()
 	name := d.Get("role").(string)
 	if name != strings.ToLower(name) {
 		// A policy for the role's own path does not hold for this one.
-		return answer(fault.In("role", "%q is not in lower case", name))
+		return nil, nil, fault.In("role", "%q is not in lower case", name)
 	}
-	if err := fault.CheckLength("role", name); err != nil {
-		return answer(err)
-	}
-	role, err := b.role(ctx, req.Storage, name)
+	role, err := b.namedRole(ctx, req.Storage, name)
 	if err != nil {
-		return nil, err
-	}
-	if role == nil {
-		return answer(fault.New("role %q could not be found", name))
+		return nil, nil, err
 	}
 	bound, err := b.identifyCaller(ctx, req, d, role, now)
 	if err != nil {
-		return answer(err)
+		return role, nil, err
 	}
 	key, err := userKeyOf(req, d, role, proof.Creds, evidence{by: textOf(d, "jwt"), role: name}, now)
 	if err != nil {
-		return answer(err)
+		return role, nil, err
 	}
 	creds, err := b.issue(ctx, req.Storage, role, bound, key, now)
 	if err != nil {
-		return answer(err)
+		return role, nil, err
 	}
 
 	resp := b.Secret(secretUser).Response(creds.response(), map[string]any{
@@ -116,7 +122,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	if creds.external {
 		resp.AddWarning(fmt.Sprintf("account %q is one of someone else's NATS: when this lease is revoked, the user is not cut off before its JWT ends", creds.account))
 	}
-	return resp, nil
+	return role, resp, nil
 }
 
 // identifyCaller says who the credentials are for: the caller's entity for a
@@ -237,6 +243,7 @@ func (b *backend) renewCreds(_ context.Context, req *logical.Request, _ *framewo
 	// have the user revoked, instead of costing nothing.
 	resp.Secret.TTL = left + time.Second
 	resp.Secret.MaxTTL = user.expires.Sub(req.Secret.IssueTime) + time.Second
+	b.metrics.lease(leaseRenewed)
 	resp.AddWarning("a renewal does not extend the NATS user JWT: get new credentials before it ends")
 	return resp, nil
 }
@@ -248,11 +255,17 @@ func (b *backend) revokeCreds(ctx context.Context, req *logical.Request, _ *fram
 		return nil, err
 	}
 	if !time.Now().Before(user.expires) {
+		b.metrics.lease(leaseExpired)
 		return nil, nil
 	}
 	// What was issued later for the same key has a lease of its own.
 	wanted := chain.Revocation{User: user.publicKey, At: user.issued.Unix(), Until: user.expires.Unix()}
-	return nil, b.chain.Revoke(ctx, req.Storage, user.accountPublicKey, wanted, true)
+	if err := b.chain.Revoke(ctx, req.Storage, user.accountPublicKey, wanted, true); err != nil {
+		b.metrics.lease(leaseFailed)
+		return nil, err
+	}
+	b.metrics.lease(leaseRevoked)
+	return nil, nil
 }
 
 // leased is what a lease keeps of its user: nothing that is secret.

@@ -148,7 +148,7 @@ func (b *backend) deleteIssuerPath(ctx context.Context, req *logical.Request, d 
 		req.Storage.Delete(ctx, issuerPrefix+name),
 		req.Storage.Delete(ctx, issuerKeysPrefix+name),
 	)
-	b.issuers.Forget(name)
+	b.issuerChanged(name)
 	if err != nil {
 		return nil, fmt.Errorf("deleting issuer %q: %w", name, err)
 	}

@@ -59,18 +59,30 @@ var distributedTokenField = &framework.FieldSchema{
 	DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 }
 
-// login is the whole of it: role, verify, bind, issue, answer.
+// login answers a login, and counts it.
 func (b *backend) login(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, resp, err := b.logIn(ctx, req, d)
+	b.counted(byLogin, role, err)
+	if err != nil {
+		return answer(err)
+	}
+	return resp, nil
+}
+
+// logIn is the whole of it: role, verify, bind, issue. The role is that of a login that
+// is refused, too.
+func (b *backend) logIn(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, *logical.Response, error) {
 	now := time.Now()
 	role, err := b.loginRole(ctx, req.Storage, d)
 	if err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	bound, err := b.identifyLogin(ctx, req, role, d, now)
 	if err != nil {
-		return answer(err)
+		return role, nil, err
 	}
-	return b.grant(ctx, req, d, role, bound, evidence{by: textOf(d, "jwt"), role: textOf(d, "role")}, now)
+	resp, err := b.grant(ctx, req, d, role, bound, evidence{by: textOf(d, "jwt"), role: textOf(d, "role")}, now)
+	return role, resp, err
 }
 
 // grant is the last step of every login: a Vault token, and NATS credentials beside
@@ -83,11 +95,11 @@ func (b *backend) grant(ctx context.Context, req *logical.Request, d *framework.
 
 	key, err := userKeyOf(req, d, role, proof.Login, who, now)
 	if err != nil {
-		return answer(err)
+		return nil, err
 	}
 	creds, err := b.issue(ctx, req.Storage, role, bound, key, now)
 	if err != nil {
-		return answer(err)
+		return nil, err
 	}
 	auth.Metadata["user_public_key"] = creds.userPublicKey
 	return &logical.Response{Auth: auth, Data: creds.response(), Warnings: creds.warnings()}, nil
@@ -160,10 +172,15 @@ func (b *backend) identifyLogin(ctx context.Context, req *logical.Request, role 
 	bound, err := b.identify(ctx, req, role, token, textOf(d, "distributed_claim_access_token"), now)
 	var refusal *fault.Error
 	if role.entry.RoleType == roles.TypeKubernetes && errors.As(err, &refusal) {
-		return nil, logical.CodedError(http.StatusForbidden, refusal.Error())
+		return nil, forbidden{err}
 	}
 	return bound, err
 }
+
+// forbidden is a refusal with status 403.
+type forbidden struct{ error }
+
+func (e forbidden) Unwrap() error { return e.error }
 
 // identify verifies the workload's token with the role's issuer, and only with
 // it, and holds what it says against the role's bindings.
@@ -205,12 +222,14 @@ func (b *backend) verify(ctx context.Context, s logical.Storage, role *role, tok
 	if issuer == nil {
 		return nil, fmt.Errorf("role %q names issuer %q, which is not configured", role.name, role.entry.Issuer)
 	}
+	began := time.Now()
 	identity, err := issuer.Verify(ctx, token, now, role.compiled.Expected())
+	issuer.verified.Observe(time.Since(began).Seconds())
 	switch {
 	case errors.Is(err, claims.ErrUnavailable):
 		return nil, b.unavailable("error validating token", err)
 	case err != nil:
-		return nil, fault.New("error validating token: %s", err)
+		return nil, tokenError{fault.New("error validating token: %s", err)}
 	}
 	return b.enrich(ctx, issuer, role, identity, accessToken, true)
 }

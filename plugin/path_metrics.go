@@ -3,6 +3,7 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -26,8 +27,11 @@ func (b *backend) pathsMetrics() []*framework.Path {
 	}}
 }
 
-func (b *backend) readMetrics(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-	families, err := b.metrics.Gather()
+func (b *backend) readMetrics(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	if err := errors.Join(b.metrics.logins.dropDeleted(ctx, req.Storage), b.metrics.issuers.dropDeleted(ctx, req.Storage)); err != nil {
+		return nil, err
+	}
+	families, err := b.metrics.registry().Gather()
 	if err != nil {
 		return nil, err
 	}

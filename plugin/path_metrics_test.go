@@ -39,8 +39,9 @@ func TestMetricsShowTheDeliveryAndTheProcess(t *testing.T) {
 	require.Positive(t, value("go_goroutines", 0))
 	require.EqualValues(t, 1, value("vault_auth_nats_delivery_connected", 0))
 	require.EqualValues(t, 0, value("vault_auth_nats_delivery_pending_accounts", 0))
-	require.Equal(t, "missing", families["vault_auth_nats_delivery_servers"].Metric[0].Label[0].GetValue())
-	require.EqualValues(t, 0, value("vault_auth_nats_delivery_servers", 0))
-	require.EqualValues(t, 1, value("vault_auth_nats_delivery_servers", 1))
+	for i, state := range []string{"foreign", "missing", "present"} {
+		require.Equal(t, state, families["vault_auth_nats_delivery_servers"].Metric[i].Label[0].GetValue())
+		require.EqualValues(t, i/2, value("vault_auth_nats_delivery_servers", i))
+	}
 	require.Positive(t, value("vault_auth_nats_delivery_last_comparison_timestamp_seconds", 0))
 }

@@ -78,39 +78,50 @@ func authURLResponse() map[string]*framework.FieldSchema {
 	}
 }
 
-// authURL begins a login. It asks the issuer for nothing but what is kept of it, and
-// keeps nothing itself.
+// authURL answers who begins a login. One that cannot begin has come to its end.
 func (b *backend) authURL(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, resp, err := b.begin(ctx, req, d)
+	if err != nil {
+		b.counted(byOIDC, role, err)
+		return b.refuse(err)
+	}
+	return resp, nil
+}
+
+// begin begins a login. It asks the issuer for nothing but what is kept of it, and keeps
+// nothing itself. The role is that of a login that cannot begin, too.
+func (b *backend) begin(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, *logical.Response, error) {
 	now := time.Now()
 	role, err := b.peopleRole(ctx, req.Storage, d)
 	if err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	issuer, err := b.peopleIssuer(ctx, req.Storage, role)
 	if err != nil {
-		return answer(err)
+		return role, nil, err
 	}
 	login := &people.Login{Mode: role.entry.CallbackMode, Role: role.name, Address: remoteAddress(req)}
 	nonce := textOf(d, "client_nonce")
 	switch {
 	case len(nonce) > mostNonce:
-		return answer(fault.In("client_nonce", "has %d bytes: at most %d are taken", len(nonce), mostNonce))
+		return role, nil, fault.In("client_nonce", "has %d bytes: at most %d are taken", len(nonce), mostNonce)
 	case nonce == "" && login.Mode != people.ModeClient:
-		return answer(fault.In("client_nonce", "is missing: in callback_mode=%s it tells who may fetch the login", login.Mode))
+		return role, nil, fault.In("client_nonce", "is missing: in callback_mode=%s it tells who may fetch the login", login.Mode)
 	}
 	login.SetClientNonce(nonce)
 	if login.Mode == people.ModeDevice {
-		return b.beginDevice(ctx, issuer, role, login, now)
+		resp, err := b.beginDevice(ctx, issuer, role, login, now)
+		return role, resp, err
 	}
 	redirect, namespace, err := redirectOf(d, issuer, role)
 	if err != nil {
 		b.Logger().Warn("a login was refused", "role", role.name, "redirect_uri", textOf(d, "redirect_uri"), "error", err)
-		return answer(err)
+		return role, nil, err
 	}
 	login.RedirectURI, login.Interval = redirect, pollInterval(role, 0)
 	address, state, err := b.people.AuthURL(ctx, issuer.people, login, role.want(), now)
 	if err != nil {
-		return b.refuse(err)
+		return role, nil, err
 	}
 	if namespace != "" {
 		address = people.WithNamespace(address, state, namespace)
@@ -120,7 +131,7 @@ func (b *backend) authURL(ctx context.Context, req *logical.Request, d *framewor
 		resp.Data["state"] = state
 		resp.Data["poll_interval"] = strconv.Itoa(login.Interval)
 	}
-	return resp, nil
+	return role, resp, nil
 }
 
 // peopleRole is the role that the request names, or the default one.

@@ -21,7 +21,11 @@ func (b *backend) arrive(d *framework.FieldData, login *people.Login, err error,
 		return b.turnAway(nil, err, now)
 	}
 	if problem := textOf(d, "error"); problem != "" {
-		return b.turnAway(nil, b.people.Denied(login, problem, now), now)
+		err := b.people.Denied(login, problem, now)
+		if !errors.Is(err, people.ErrUsed) {
+			b.countedEnd(login, err)
+		}
+		return b.turnAway(nil, err, now)
 	}
 	if textOf(d, "code") == "" && textOf(d, "id_token") == "" {
 		return b.turnAway(nil, fault.In("code", "is missing: the issuer sent none"), now)
@@ -79,6 +83,9 @@ func (b *backend) callbackForm(ctx context.Context, req *logical.Request, d *fra
 // turnAway shows a person why they are not logged in. What is known to be of their
 // login is told to the program that asks for it, too.
 func (b *backend) turnAway(login *people.Login, err error, now time.Time) (*logical.Response, error) {
+	if login != nil {
+		b.countedEnd(login, err)
+	}
 	err = b.explain(err)
 	text, status := err.Error(), http.StatusBadRequest
 	var theirs *fault.Error

@@ -106,27 +106,40 @@ func (b *backend) callback(ctx context.Context, req *logical.Request, d *framewo
 	if login == nil && people.FromBrowser(state) || login != nil && login.Mode == people.ModeDirect {
 		return b.arrive(d, login, err, now)
 	}
-	if err != nil {
-		return answer(err)
+	var role *role
+	var resp *logical.Response
+	if err == nil {
+		role, resp, err = b.comeBack(ctx, req, d, login, state, now)
 	}
+	b.counted(byOIDC, role, err)
+	if err != nil {
+		return b.refuse(err)
+	}
+	return resp, nil
+}
+
+// comeBack completes the login of a person's program. The role is that of a login that is
+// refused, too.
+func (b *backend) comeBack(ctx context.Context, req *logical.Request, d *framework.FieldData, login *people.Login, state string, now time.Time) (*role, *logical.Response, error) {
 	if !login.IsOf(textOf(d, "client_nonce")) {
-		return answer(errors.Join(fault.In("client_nonce", "is not that of the program which began the login"), b.people.Use(login, now)))
+		return nil, nil, errors.Join(fault.In("client_nonce", "is not that of the program which began the login"), b.people.Use(login, now))
 	}
 	v, err := b.resume(ctx, req.Storage, login, state)
 	if err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	if err := checkAddress(req, v.role); err != nil {
-		return nil, err
+		return v.role, nil, err
 	}
 	person, err := b.people.Take(login, now)
 	if person == nil && err == nil {
 		person, err = b.complete(ctx, d, v, now)
 	}
 	if err != nil {
-		return b.refuse(err)
+		return v.role, nil, err
 	}
-	return b.welcome(ctx, req, d, v, person, now)
+	resp, err := b.welcome(ctx, req, d, v, person, now)
+	return v.role, resp, err
 }
 
 // welcome answers whoever fetches a login, as any login is answered. One that is
@@ -134,10 +147,10 @@ func (b *backend) callback(ctx context.Context, req *logical.Request, d *framewo
 func (b *backend) welcome(ctx context.Context, req *logical.Request, d *framework.FieldData, v *visit, person *people.Person, now time.Time) (*logical.Response, error) {
 	bound, err := v.role.bind(person.Identity, now)
 	if err != nil {
-		return answer(err)
+		return nil, err
 	}
 	resp, err := b.grant(ctx, req, d, v.role, bound, evidence{by: v.state, role: v.role.name}, now)
-	if err != nil || resp.IsError() {
+	if err != nil {
 		_ = b.people.Keep(v.login, person, now) // if there is room
 	}
 	return resp, err

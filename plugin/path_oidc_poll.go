@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -42,31 +43,49 @@ func (b *backend) pathPoll() *framework.Path {
 	}
 }
 
-// What is answered until a login is completed, as in RFC 8628 section 3.5.
-var errPending = fault.New("authorization_pending")
+// errEnded is that a login came to its end, and was counted, before.
+type errEnded struct{ error }
 
-// poll answers the program that began a login, once the person is logged in.
+func (e errEnded) Unwrap() error { return e.error }
+
+// poll answers the program that began a login, and counts it once it has come to its end.
 func (b *backend) poll(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	role, resp, err := b.fetch(ctx, req, d)
+	var before errEnded
+	if !errors.As(err, &before) && !errors.Is(err, people.ErrPending) && !errors.Is(err, people.ErrSlowDown) {
+		b.counted(byOIDC, role, err)
+	}
+	if err != nil {
+		return b.refuse(err)
+	}
+	return resp, nil
+}
+
+// fetch fetches a login, once the person is logged in.
+func (b *backend) fetch(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, *logical.Response, error) {
 	now, state := time.Now(), textOf(d, "state")
 	login, err := b.people.Open(state, now)
 	if err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	if login.Mode == people.ModeClient {
-		return answer(fault.In("state", "is of a login that comes back to oidc/callback: nobody polls for it"))
+		return nil, nil, fault.In("state", "is of a login that comes back to oidc/callback: nobody polls for it")
 	}
 	if !login.IsOf(textOf(d, "client_nonce")) {
-		return answer(fault.In("client_nonce", "is not that of the program which began the login"))
+		return nil, nil, fault.In("client_nonce", "is not that of the program which began the login")
 	}
 	v, err := b.resume(ctx, req.Storage, login, state)
 	if err != nil {
-		return answer(err)
+		return nil, nil, err
 	}
 	if err := checkAddress(req, v.role); err != nil {
-		return nil, err
+		return v.role, nil, err
 	}
 	person, err := b.people.Take(login, now)
-	if person == nil && err == nil && login.Mode == people.ModeDevice {
+	if err != nil {
+		return v.role, nil, errEnded{err}
+	}
+	if person == nil && login.Mode == people.ModeDevice {
 		person, err = b.people.PollDevice(ctx, v.issuer.people, login, v.role.want(), now)
 		if person != nil {
 			person, err = b.complement(ctx, v, person, err)
@@ -74,11 +93,12 @@ func (b *backend) poll(ctx context.Context, req *logical.Request, d *framework.F
 	}
 	switch {
 	case err != nil:
-		return b.refuse(err)
+		return v.role, nil, err
 	case person == nil:
-		return answer(errPending)
+		return v.role, nil, people.ErrPending
 	}
-	return b.welcome(ctx, req, d, v, person, now)
+	resp, err := b.welcome(ctx, req, d, v, person, now)
+	return v.role, resp, err
 }
 
 // beginDevice has the issuer give a code that the person types there.
@@ -86,7 +106,7 @@ func (b *backend) beginDevice(ctx context.Context, issuer *issuer, role *role, l
 	login.Interval = int(role.entry.PollInterval)
 	device, err := b.people.BeginDevice(ctx, issuer.people, login, role.want(), now)
 	if err != nil {
-		return b.refuse(err)
+		return nil, err
 	}
 	data := map[string]any{"auth_url": device.Address, "state": device.State, "poll_interval": strconv.Itoa(login.Interval)}
 	if device.UserCode != "" {

@@ -66,13 +66,14 @@ func (b *backend) pathsSync() []*framework.Path {
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "delivery"},
 				Responses: responds(http.StatusOK, "The state of delivery.", map[string]*framework.FieldSchema{
-					"connected": {Type: framework.TypeBool, Required: true, Description: "Whether there is a connection to NATS, where one is needed."},
-					"error":     {Type: framework.TypeString, Required: true, Description: "Why there is no connection."},
-					"servers":   {Type: framework.TypeSlice, Required: true, Description: "The nats-servers that answer, and those that did and do not now."},
-					"pending":   {Type: framework.TypeInt, Required: true, Description: "How many accounts are not delivered."},
-					"accounts":  {Type: framework.TypeSlice, Required: true, Description: "Accounts by public key, with name, wanted and delivered version, number of servers that agreed, last error, its time, and time of the next attempt; how many revocations there are and how many fit, if there are any."},
-					"next":      {Type: framework.TypeString, Required: true, Description: `What to give as "after" for the next page; empty on the last.`},
-					"last_sync": {Type: framework.TypeMap, Required: true, Description: "Report of the last comparison; empty before the first."},
+					"connected":     {Type: framework.TypeBool, Required: true, Description: "Whether there is a connection to NATS, where one is needed."},
+					"error":         {Type: framework.TypeString, Required: true, Description: "Why there is no connection."},
+					"servers":       {Type: framework.TypeSlice, Required: true, Description: "The nats-servers that answer, and those that did and do not now."},
+					"pending":       {Type: framework.TypeInt, Required: true, Description: "How many accounts are not delivered."},
+					"pending_since": {Type: framework.TypeTime, Description: "Since when the one is not that waits the longest; absent while none waits."},
+					"accounts":      {Type: framework.TypeSlice, Required: true, Description: "Accounts by public key, with name, wanted and delivered version, number of servers that agreed, last error, its time, and time of the next attempt; how many revocations there are and how many fit, if there are any."},
+					"next":          {Type: framework.TypeString, Required: true, Description: `What to give as "after" for the next page; empty on the last.`},
+					"last_sync":     {Type: framework.TypeMap, Required: true, Description: "Report of the last comparison; empty before the first."},
 				}),
 			},
 			logical.UpdateOperation: &framework.PathOperation{
@@ -126,9 +127,14 @@ func (b *backend) writeSync(ctx context.Context, req *logical.Request, d *framew
 			return nil, logical.CodedError(http.StatusBadGateway, r.err.Error())
 		}
 		resp, err := asResponse(r.report)
-		if err == nil && r.report.Failed > 0 {
+		if err != nil {
+			return nil, err
+		}
+		if r.report.Failed > 0 {
 			resp.AddWarning(fmt.Sprintf("%d accounts could not be delivered, which is tried until it succeeds", r.report.Failed))
 		}
+		warnings, err := b.warnings(ctx, req.Storage, reconciler.State(), nil, time.Now())
+		resp.Warnings = append(resp.Warnings, warnings...)
 		return resp, err
 	case <-timer.C:
 	case <-ctx.Done():
@@ -147,7 +153,7 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 	if limit < 1 || limit > syncMaxPage {
 		return answer(fault.In("limit", "is %d, and has to be between 1 and %d", limit, syncMaxPage))
 	}
-	page := syncAccounts{backend: b, storage: req.Storage, reconciler: reconciler}
+	page := syncAccounts{backend: b, storage: req.Storage, reconciler: reconciler, full: make(map[string]bool)}
 	switch name := d.Get("account").(string); {
 	case name != "":
 		err = page.one(ctx, name)
@@ -169,7 +175,7 @@ func (b *backend) readSync(ctx context.Context, req *logical.Request, d *framewo
 		resp.Data["last_sync"] = map[string]any{}
 	}
 	resp.Data["accounts"], resp.Data["next"] = page.list, page.next
-	warnings, err := b.clockWarnings(ctx, req.Storage, state)
+	warnings, err := b.warnings(ctx, req.Storage, state, page.full, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +223,7 @@ type syncAccounts struct {
 	list       []syncAccount
 	next       string
 	warnings   []string
+	full       map[string]bool // by public key, those with a warning
 }
 
 type syncAccount struct {
@@ -296,6 +303,7 @@ func (p *syncAccounts) add(ctx context.Context, id string) error {
 		}
 		account.Revocations, account.RevocationsRoom = load.Count, load.Room
 		if warning := load.Warning(); warning != "" {
+			p.full[id] = true
 			p.warnings = append(p.warnings, fmt.Sprintf("%s: %s", account.Name, warning))
 		}
 	}

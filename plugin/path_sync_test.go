@@ -3,6 +3,8 @@ package plugin
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,7 +192,7 @@ func TestSyncTellsOfAFormerLeaderWhoseClockWasAhead(t *testing.T) {
 	read := func() []string {
 		resp, err := m.sync(logical.ReadOperation, nil)
 		require.NoError(t, err)
-		return resp.Warnings
+		return slices.DeleteFunc(resp.Warnings, func(w string) bool { return strings.HasPrefix(w, "there is no connection to NATS: ") })
 	}
 	require.Len(t, read(), 1)
 	require.Contains(t, read()[0], "the clock of the Vault node that led before was ahead of this one's by 1")

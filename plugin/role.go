@@ -61,6 +61,7 @@ type role struct {
 	name     string
 	entry    *roleEntry
 	compiled *roles.Compiled
+	logins   *loginCounts // nil of a role that is being written
 }
 
 // signer names the signing key of the role's users as chain.Account takes it:
@@ -122,12 +123,27 @@ func readRole(ctx context.Context, s logical.Storage, name string) (*roleEntry, 
 // role returns the role of that name ready for use, nil if there is none.
 func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	return b.roles.Get(ctx, name, func(ctx context.Context, name string) (*role, error) {
+		generation := b.roles.Generation()
 		entry, err := readRole(ctx, s, name)
 		if entry == nil || err != nil {
 			return nil, err
 		}
-		return entry.compile(name)
+		ready, err := entry.compile(name)
+		if err != nil {
+			return nil, err
+		}
+		ready.logins = b.metrics.logins.of(name, entry)
+		if b.roles.Generation() != generation {
+			b.metrics.logins.changed(name) // it may have been deleted meanwhile
+		}
+		return ready, nil
 	})
+}
+
+// roleChanged drops what was made of a role that was written or deleted.
+func (b *backend) roleChanged(name string) {
+	b.roles.Forget(name)
+	b.metrics.logins.changed(name)
 }
 
 // setRoleType gives the role the type of its issuer, or refuses a given one

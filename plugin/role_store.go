@@ -60,7 +60,7 @@ func (b *backend) storeRole(ctx context.Context, s logical.Storage, ready *role,
 			}
 		}
 		err := store.Write(ctx, s, rolePrefix+name, entry)
-		b.roles.Forget(name)
+		b.roleChanged(name)
 		return err
 	})
 }
@@ -85,7 +85,7 @@ func (b *backend) dropRole(ctx context.Context, s logical.Storage, name string) 
 	}
 	return b.whileUnsettled(ctx, s, name, places, func() error {
 		err := store.Delete(ctx, s, rolePrefix+name)
-		b.roles.Forget(name)
+		b.roleChanged(name)
 		return err
 	})
 }

@@ -54,7 +54,7 @@ func (c *Chain) checkAccount(ctx context.Context, s logical.Storage, name string
 	if err != nil {
 		return err
 	}
-	_, err = entry.encode(operator, name, revoked, now.Unix())
+	_, _, err = entry.encode(operator, name, revoked, now.Unix())
 	if errors.Is(err, trust.ErrTooLarge) {
 		return fault.In("config", "%s", err)
 	}

@@ -66,6 +66,8 @@ type Chain struct {
 
 	lead lead // whether this node may deliver
 
+	fullest fullest // account JWTs, by their size
+
 	mu sync.Mutex // held by writers of entries
 
 	// versions guards the index and the pending markers, which the writers of

@@ -47,8 +47,17 @@ func (c *Chain) bareSize(ctx context.Context, s logical.Storage, id string) (int
 	if entry == nil || err != nil {
 		return 0, err
 	}
-	token, err := entry.encode(operator, index.Name, nil, index.at(operator.entry))
+	token, _, err := entry.encode(operator, index.Name, nil, index.at(operator.entry))
 	return len(token), err
+}
+
+// NearlyFull is how full an account's JWT may be, of what nats-server takes, before its
+// operator is told.
+const NearlyFull = 0.75
+
+// share is how full the JWT is, 1 being what nats-server takes.
+func (l RevocationLoad) share() float64 {
+	return 1 - float64((l.Room-l.Count)*revocationBytes)/trust.MaxJWT
 }
 
 // Warning tells the operator while there is still room; it is empty while there
@@ -59,7 +68,7 @@ func (l RevocationLoad) Warning() string {
 	case l.Count > l.Room:
 		return fmt.Sprintf("the account has %d revocations, but only %d fit into its JWT: users that were issued before the oldest of them "+
 			"are cut off too, and have to log in again; %s", l.Count, l.Room, remedy)
-	case l.Count > l.Room*3/4:
+	case l.share() > NearlyFull:
 		return fmt.Sprintf("the account has %d revocations, and %d fit into its JWT; beyond that, other users are cut off too; %s", l.Count, l.Room, remedy)
 	}
 	return ""
@@ -106,6 +115,7 @@ func (c *Chain) PruneRevocations(ctx context.Context, s logical.Storage, now tim
 		if err != nil {
 			continue
 		}
+		c.fullest.note(account, int(load.share()*trust.MaxJWT))
 		if warning := load.Warning(); warning != "" {
 			warnings[account] = warning
 		}

@@ -62,6 +62,7 @@ type wanted struct {
 	name   string
 	jwt    string
 	issued int64
+	size   int // that the JWT would have, had it room for all that belongs into it
 }
 
 // AccountJWT makes the JWT of the account with that public key, empty if there is
@@ -77,6 +78,18 @@ func (c *Chain) AccountJWT(ctx context.Context, s logical.Storage, id string) (s
 // want makes the JWT of the account with that public key, nil if there is no
 // such account or it is not the mount's to deliver.
 func (c *Chain) want(ctx context.Context, s logical.Storage, id string) (*wanted, error) {
+	wanted, err := c.makeWanted(ctx, s, id)
+	switch {
+	case err != nil:
+	case wanted == nil:
+		c.fullest.note(id, 0)
+	default:
+		c.fullest.note(id, wanted.size)
+	}
+	return wanted, err
+}
+
+func (c *Chain) makeWanted(ctx context.Context, s logical.Storage, id string) (*wanted, error) {
 	operator, err := c.operator(ctx, s)
 	if err != nil || !operator.signs() {
 		return nil, err
@@ -106,27 +119,29 @@ func (c *Chain) want(ctx context.Context, s logical.Storage, id string) (*wanted
 		return nil, err
 	}
 	issued := index.at(operator.entry)
-	token, err := entry.encode(operator, index.Name, revoked, issued)
+	token, left, err := entry.encode(operator, index.Name, revoked, issued)
 	if err != nil {
 		return nil, fmt.Errorf("making the JWT of account %q: %w", index.Name, err)
 	}
-	return &wanted{name: index.Name, jwt: token, issued: issued}, nil
+	return &wanted{name: index.Name, jwt: token, issued: issued, size: len(token) + left*revocationBytes}, nil
 }
 
-// encode makes the JWT with as many of the revocations as fit.
-func (e *namedEntry) encode(operator *operator, name string, revoked []Revocation, issued int64) (string, error) {
+// encode makes the JWT with as many of the revocations as fit, and says how many there
+// was no room for.
+func (e *namedEntry) encode(operator *operator, name string, revoked []Revocation, issued int64) (token string, left int, err error) {
 	encode := func(revoked []Revocation) (string, error) {
 		claims := e.claims()
 		addRevocations(claims, revoked)
 		return trust.EncodeAccount(operator.signing, e.PublicKey, e.natsName(name), *claims, issued)
 	}
-	token, err := encode(revoked)
+	token, err = encode(revoked)
 	for _, keep := range []int{newestKept, 0} {
 		if errors.Is(err, trust.ErrTooLarge) && len(revoked) > keep {
+			left = len(revoked) - keep
 			token, err = encode(condense(revoked, keep))
 		}
 	}
-	return token, err
+	return token, left, err
 }
 
 // addRevocations adds what was revoked here to what the account's config

@@ -15,7 +15,7 @@ import (
 )
 
 // Config says where the servers are and how to speak to them. Its functions are
-// all needed, and may be called concurrently. It is not changed after New; a
+// all needed, but Pushed, and may be called concurrently. It is not changed after New; a
 // mount whose configuration changes makes a new Reconciler.
 type Config struct {
 	// ServerURLs is where account JWTs are taken: nats and tls URLs of one
@@ -63,6 +63,10 @@ type Config struct {
 	// that is further off is told of, and the last JWT of a removed account lives so
 	// much longer.
 	ClockSkew time.Duration
+
+	// Pushed, if set, is told of each attempt to deliver an account: how long it took,
+	// and what it failed with.
+	Pushed func(took time.Duration, err error)
 
 	// Logger gets connection changes and refusals; never a token or a seed.
 	Logger hclog.Logger

@@ -312,7 +312,11 @@ func (r *Reconciler) attempt(id string) {
 	wishes, rewrite, changed := u.wishes, u.rewrite, u.changed > 0
 	r.mu.Unlock()
 
+	began := time.Now()
 	result, err := r.deliver(r.ctx, id, rewrite, changed)
+	if r.config.Pushed != nil && r.ctx.Err() == nil {
+		r.config.Pushed(time.Since(began), err)
+	}
 
 	r.mu.Lock()
 	var told []waiter
@@ -333,6 +337,8 @@ func (r *Reconciler) attempt(id string) {
 		delete(r.undone, id)
 	case errors.Is(err, errNotConnected) && u.changed == 0 && u.wishes == wishes:
 		delete(r.undone, id) // the next connect has it compared again
+	case err == nil:
+		u.since = time.Now() // what is asked for since
 	case err != nil:
 		u.attempts++
 		delay := backoff(u.attempts)

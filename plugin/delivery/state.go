@@ -47,12 +47,17 @@ type State struct {
 	Error     string        `json:"error,omitempty"`
 	Servers   []ServerState `json:"servers"`
 	Pending   int           `json:"pending"` // accounts not delivered
-	LastSync  *Report       `json:"last_sync,omitempty"`
+	// PendingSince is when the one became pending that is it the longest, as far as this
+	// process knows; nil if none is.
+	PendingSince *time.Time `json:"pending_since,omitempty"`
+	LastSync     *Report    `json:"last_sync,omitempty"`
+
+	ClockSkew time.Duration `json:"-"` // of Config
 }
 
 // State returns what is known, without asking anyone.
 func (r *Reconciler) State() State {
-	s := State{Connected: true, Servers: r.fleet.state()}
+	s := State{Connected: true, Servers: r.fleet.state(), ClockSkew: r.config.ClockSkew}
 	if r.link != nil {
 		if err := r.link.standing(); err != nil {
 			s.Connected, s.Error = false, err.Error()
@@ -63,6 +68,10 @@ func (r *Reconciler) State() State {
 	for _, u := range r.undone {
 		if u.pending() {
 			s.Pending++
+			if s.PendingSince == nil || u.since.Before(*s.PendingSince) {
+				since := u.since
+				s.PendingSince = &since
+			}
 		}
 	}
 	s.LastSync = r.lastSync

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
-	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
 // The device flow of RFC 8628, which cap does not have.
@@ -97,7 +96,7 @@ func (d *Desk) BeginDevice(ctx context.Context, p *Provider, login *Login, want 
 // not.
 func (d *Desk) PollDevice(ctx context.Context, p *Provider, login *Login, want Want, now time.Time) (*Person, error) {
 	if !d.polls.may(login, now) {
-		return nil, fault.New("slow_down")
+		return nil, ErrSlowDown
 	}
 	ctx, done, err := p.ask(ctx, mostAsking)
 	if err != nil {
@@ -117,8 +116,10 @@ func (d *Desk) PollDevice(ctx context.Context, p *Provider, login *Login, want W
 	var refused *deviceError
 	if errors.As(err, &refused) {
 		switch refused.code {
-		case "authorization_pending", "slow_down":
-			return nil, fault.New("%s", refused.code)
+		case "authorization_pending":
+			return nil, ErrPending
+		case "slow_down":
+			return nil, ErrSlowDown
 		}
 	}
 	if err != nil {

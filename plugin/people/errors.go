@@ -11,10 +11,18 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/claims"
+	"github.com/nats-vault/vault-plugin-auth-nats/plugin/fault"
 )
 
 // ErrBusy is that more people log in at the moment than issuers are asked for.
 var ErrBusy = errors.New("too many people log in at this moment: try again")
+
+// What is answered until a login is completed, as in RFC 8628 section 3.5: that it is
+// not yet, or that somebody asks for it too often.
+var (
+	ErrPending  = fault.New("authorization_pending")
+	ErrSlowDown = fault.New("slow_down")
+)
 
 // A Refusal is why a person is not logged in. Its text can be shown to whoever tries.
 type Refusal struct {

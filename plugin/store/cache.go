@@ -29,6 +29,7 @@ type Cache[T any] struct {
 	entries    *lru.Cache[string, *T]
 	generation uint64
 	bytes      int // of all entries
+	uses       CacheUses
 
 	// Size, if set, is how many bytes a value takes.
 	Size func(*T) int
@@ -36,6 +37,12 @@ type Cache[T any] struct {
 	// Dropped, if set, is called with each value that the cache lets go. A
 	// request may still be using it.
 	Dropped func(*T)
+}
+
+// CacheUses are how a cache was used since it was made.
+type CacheUses struct {
+	Hits, Misses uint64
+	Entries      int // that it has now
 }
 
 // NewCache returns an empty cache.
@@ -62,6 +69,11 @@ func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Contex
 	c.mu.Lock()
 	value, ok := c.entries.Get(key)
 	generation := c.generation
+	if ok {
+		c.uses.Hits++
+	} else {
+		c.uses.Misses++
+	}
 	c.mu.Unlock()
 	if ok {
 		return value, nil
@@ -92,6 +104,28 @@ func (c *Cache[T]) Get(ctx context.Context, key string, load func(context.Contex
 		c.entries.RemoveOldest()
 	}
 	return value, nil
+}
+
+// Uses is how the cache was used.
+func (c *Cache[T]) Uses() CacheUses {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	uses := c.uses
+	uses.Entries = c.entries.Len()
+	return uses
+}
+
+// All is what the cache has now, by key. None of it counts as used by that.
+func (c *Cache[T]) All() map[string]*T {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[string]*T, c.entries.Len())
+	for _, key := range c.entries.Keys() {
+		if value, ok := c.entries.Peek(key); ok {
+			all[key] = value
+		}
+	}
+	return all
 }
 
 // Generation is the generation of what is loaded now.

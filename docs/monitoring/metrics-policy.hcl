@@ -1,0 +1,3 @@
+path "auth/nats/metrics" {
+  capabilities = ["read"]
+}
