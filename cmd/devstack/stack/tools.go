@@ -92,6 +92,12 @@ var (
 			"pkg/generator/register/register.go": "generators.go",
 		},
 	}
+	PromtoolTool = Tool{
+		Name: "promtool", Env: "PROMTOOL_BIN", Why: "it checks metrics, alert rules and the dashboard", Minutes: 4,
+		dir: "testdata/tools/prometheus", pkg: "github.com/prometheus/prometheus/cmd/promtool", module: "github.com/prometheus/prometheus",
+		exact: true, versionArgs: []string{"--version"}, ldflags: "-X github.com/prometheus/common/version.Version=%s",
+		tags: "remove_all_sd", // a fifth of what there is to compile asks clouds what there is to scrape
+	}
 	LintTool = Tool{
 		Name: "golangci-lint", Env: "GOLANGCI_LINT_BIN", Why: "it checks the code", Minutes: 4,
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
@@ -105,7 +111,7 @@ var (
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, LintTool, ActionlintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, PromtoolTool, LintTool, ActionlintTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.
