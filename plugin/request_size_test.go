@@ -61,6 +61,33 @@ func TestWhatIsSentWithoutATokenIsBoundedBeforeItIsParsed(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoObjectIsNotParsedToSayThatItDoesNotExist(t *testing.T) {
+	b := newBackend(&logical.BackendConfig{})
+	for path, answered := range map[string]bool{
+		"login": true, "callout/edge/authorize": true,
+		"role/login": false, "role/dev": false, "callout/edge": false, "callout/authorize": false, "jwt/orders": false,
+	} {
+		t.Run(path, func(t *testing.T) {
+			reached := false
+			_, err := boundRequests(t.Context(), &pb.HandleExistenceCheckArgs{Request: &pb.Request{Path: path, Data: "{}"}}, nil,
+				func(context.Context, any) (any, error) {
+					reached = true
+					return nil, nil
+				})
+			require.NoError(t, err)
+			require.Equal(t, !answered, reached)
+			if !answered {
+				return
+			}
+			found, exists, err := b.HandleExistenceCheck(t.Context(), &logical.Request{
+				Operation: logical.CreateOperation, Path: path, Storage: &logical.InmemStorage{},
+			})
+			require.NoError(t, err)
+			require.False(t, found || exists, "the backend says otherwise")
+		})
+	}
+}
+
 func TestAFieldThatAPathDoesNotDeclareCostsNothing(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	// It is no JSON, and a login knows nothing of it.
