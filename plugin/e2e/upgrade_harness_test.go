@@ -106,7 +106,7 @@ func (e *env) crowd(size int, askAgain bool) *crowd {
 			client.SetMaxRetries(api.DefaultConfig().MaxRetries)
 		}
 		c.workers.Go(func() {
-			pace := time.NewTicker(5 * time.Millisecond)
+			pace := time.NewTicker(25 * time.Millisecond)
 			defer pace.Stop()
 			for {
 				select {
