@@ -166,8 +166,9 @@ func (r *Recording) motion() string {
 			continue
 		}
 		last = line.At
-		fmt.Fprintf(&css, "@keyframes t%[1]d{0%%,%[2].3f%%{visibility:hidden}%.3[3]f%%,100%%{visibility:visible}}\n.t%[1]d{animation:t%[1]d %[4].2fs step-end infinite}\n",
-			line.At.Milliseconds(), percent(line.At)-0.001, percent(line.At), whole.Seconds())
+		name := fmt.Sprintf("t%d", line.At.Milliseconds())
+		fmt.Fprintf(&css, "@keyframes %s{0%%,%.3f%%{visibility:hidden}%.3f%%,100%%{visibility:visible}}\n", name, percent(line.At)-0.001, percent(line.At))
+		fmt.Fprintf(&css, ".%s{animation:%s %.2fs step-end infinite}\n", name, name, whole.Seconds())
 	}
 	fmt.Fprint(&css, "@keyframes scroll{0%{transform:translateY(0)}")
 	for i := rows - 1; i < len(r.Lines); i++ {

@@ -60,6 +60,7 @@ func TestTheDrawingHasEachLineAndNoScript(t *testing.T) {
 	require.Contains(t, svg, `class="refused `)
 	require.Equal(t, 2*rows, strings.Count(svg, ">line</text>"))
 	require.NotContains(t, svg, "<script")
+	require.NotContains(t, svg, "%!", "a format that does not fit")
 	decoder := xml.NewDecoder(strings.NewReader(svg))
 	for {
 		_, err := decoder.Token()

@@ -166,19 +166,20 @@ func (t Tool) find(ctx context.Context, p pin) (path, reason string, err error) 
 		abs, err = filepath.Abs(abs)
 		return abs, "", err
 	}
-	path, err = exec.LookPath(t.Name)
-	if err != nil {
-		return "", "it is not on PATH", nil
+	reason = "it is not on PATH"
+	if onPath, err := exec.LookPath(t.Name); err == nil {
+		found, err := t.versionOf(ctx, onPath)
+		switch {
+		case err != nil:
+			reason = fmt.Sprintf("the one on PATH does not say its version (%v)", err)
+		case t.accepts(found, p.version):
+			path, err = filepath.Abs(onPath)
+			return path, "", err
+		default:
+			reason = fmt.Sprintf("the one on PATH is %s", found)
+		}
 	}
-	found, err := t.versionOf(ctx, path)
-	switch {
-	case err != nil:
-		return "", fmt.Sprintf("the one on PATH does not say its version (%v)", err), nil
-	case t.accepts(found, p.version):
-		path, err = filepath.Abs(path)
-		return path, "", err
-	}
-	return "", fmt.Sprintf("the one on PATH is %s", found), nil
+	return "", reason, nil
 }
 
 // accepts says whether a program of this version can stand in for the pinned one.
