@@ -58,13 +58,20 @@ type tokenError struct{ error }
 func (e tokenError) Unwrap() error { return e.error }
 
 func outcomeOf(err error) outcome {
+	if err == nil {
+		return succeeded
+	}
+	return outcomeOfFault(err)
+}
+
+// outcomeOfFault has variables that do not stay on the stack, which a login that succeeds
+// does not pay for.
+func outcomeOfFault(err error) outcome {
 	var token tokenError
 	var person *people.Refusal
 	var theirs *fault.Error
 	var coded logical.HTTPCodedError
 	switch {
-	case err == nil:
-		return succeeded
 	case errors.As(err, &token), errors.As(err, &person):
 		return badToken
 	case isUnavailable(err), errors.Is(err, people.ErrBusy), errors.As(err, &coded) && coded.Code() == http.StatusServiceUnavailable:

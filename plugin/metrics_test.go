@@ -350,3 +350,17 @@ func TestADryRunMakesNoMetricsToShow(t *testing.T) {
 	_, err = scratch.writeTo(t.Context(), &logical.Request{}, m.storage, logical.UpdateOperation, "jwt/other", map[string]any{"type": "account"})
 	require.NoError(t, err)
 }
+
+func TestToCountAndTimeALoginAllocatesNothing(t *testing.T) {
+	m := newLoginMount(t, newWorkloads(t)[2])
+	role, err := m.role(t.Context(), m.storage, "dev")
+	require.NoError(t, err)
+	issuer, err := m.issuer(t.Context(), m.storage, defaultIssuer)
+	require.NoError(t, err)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		m.counted(byLogin, role, nil)
+		issuer.verified.Observe(0.001)
+		m.metrics.render.Observe(0.001)
+		m.metrics.sign.Observe(0.001)
+	}))
+}
