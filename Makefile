@@ -14,8 +14,9 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS = -s -w -X $(PLUGIN).Version=$(VERSION) -X $(PLUGIN).Commit=$(COMMIT) -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BUILD = -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-# Where build puts the programs.
+# Where build puts the programs, and which it builds.
 BIN ?= bin
+PROGRAMS ?= ./cmd/vault-plugin-auth-nats ./cmd/nats-callout ./cmd/nsc-import
 
 FUZZTIME ?= 10s
 
@@ -60,7 +61,7 @@ help: ## show this text
 
 build: ## build the plugin, nats-callout and nsc-import into bin/: static, the plugin with its version in its name
 	@rm -f $(BIN)/vault-plugin-auth-nats
-	CGO_ENABLED=0 $(GO) build $(BUILD) -o $(BIN)/ ./cmd/vault-plugin-auth-nats ./cmd/nats-callout ./cmd/nsc-import
+	CGO_ENABLED=0 $(GO) build $(BUILD) -o $(BIN)/ $(PROGRAMS)
 	@mv $(BIN)/vault-plugin-auth-nats $(BIN)/vault-plugin-auth-nats-$(VERSION)
 	@ln -s vault-plugin-auth-nats-$(VERSION) $(BIN)/vault-plugin-auth-nats
 	@echo 'built $(BIN)/vault-plugin-auth-nats-$(VERSION), which $(BIN)/vault-plugin-auth-nats links to'

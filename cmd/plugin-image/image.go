@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/authn/github"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -121,15 +120,14 @@ func tags(version string) []string {
 	return []string{version, strings.TrimPrefix(version, "v")}
 }
 
-// push pushes the image, with the user's credentials for the registry, or those of a job of GitHub's.
+// push pushes the image, with the credentials that the user's container tools have stored for the registry.
 func (i image) push(ctx context.Context, repository, version string) error {
 	for _, tag := range tags(version) {
 		ref, err := name.ParseReference(repository + ":" + tag)
 		if err != nil {
 			return err
 		}
-		keys := authn.NewMultiKeychain(authn.DefaultKeychain, github.Keychain)
-		if err := remote.WriteIndex(ref, i.index, remote.WithContext(ctx), remote.WithAuthFromKeychain(keys)); err != nil {
+		if err := remote.WriteIndex(ref, i.index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
 			return fmt.Errorf("push %s: %w", ref, err)
 		}
 	}
