@@ -49,12 +49,12 @@ TEST := $(GO) test -race -count=1 -timeout 30m -parallel 4
 LONGEST := ./plugin/e2e ./plugin/e2e/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-module test-other-modules test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image
+.PHONY: help build demo recording dev test test-module test-other-modules test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image release-snapshot release release-tools
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'The servers come from PATH, from VAULT_BIN, NATS_SERVER_BIN, KUBE_APISERVER_BIN and'
 	@echo 'ETCD_BIN, or are built once into your cache folder, which takes minutes.'
@@ -76,6 +76,35 @@ image: ## make the OCI image of the plugin below bin/image, push it to IMAGE if 
 		-layout $$programs/layout linux/amd64=$$programs/linux_amd64/vault-plugin-auth-nats \
 		linux/arm64=$$programs/linux_arm64/vault-plugin-auth-nats) > $(BIN)/image/checksums
 	@cat $(BIN)/image/checksums
+
+RELEASE_TOOLS = $(abspath $(BIN))/release-tools
+
+# What goreleaser's templates take, and syft on PATH.
+GORELEASER = VERSION='$(VERSION)' LDFLAGS='$(LDFLAGS)' GORELEASER_CURRENT_TAG='$(VERSION)' \
+	COMMIT_DATE="$$(TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)" COMMIT_SECONDS="$$(git log -1 --format=%ct)" \
+	PATH="$(RELEASE_TOOLS):$$PATH" $(RELEASE_TOOLS)/goreleaser
+
+release-snapshot: image release-tools ## make all of a release in dist/ but its signature, twice, and compare: of what is committed
+	@test -z "$$(git status --porcelain)" || { echo 'commit first: a release is made of a commit'; exit 1; }
+	$(GORELEASER) release --snapshot --clean --skip=sign
+	@set -e; again="$$(mktemp -d)"; trap 'chmod -R u+w "$$again"; rm -rf "$$again"' EXIT; \
+	git clone --quiet . "$$again/clone"; mkdir "$$again/clone/bin"; cp -r $(BIN)/image "$$again/clone/bin/image"; \
+	echo '==> once more, in another folder and with nothing cached'; \
+	(cd "$$again/clone" && GOCACHE="$$again/cache" $(GORELEASER) release --snapshot --clean --skip=sign,sbom); \
+	(cd "$$again/clone/dist" && sha256sum *.tar.gz *.zip) > "$$again/checksums"; \
+	(cd dist && sha256sum --quiet --check "$$again/checksums"); \
+	echo "==> all $$(wc -l < "$$again/checksums") archives are the same again"
+
+release: image release-tools ## make, sign and publish the release of the tag that is checked out, as the workflow does
+	awk -v heading='## $(VERSION:v%=%) - ' '/^## / { on = index($$0, heading) == 1; next } on' CHANGELOG.md > $(BIN)/release-notes.md
+	@grep -q . $(BIN)/release-notes.md || { echo 'CHANGELOG.md has nothing below a heading "## $(VERSION:v%=%) - DATE"'; exit 1; }
+	$(GORELEASER) release --clean --release-notes $(BIN)/release-notes.md
+
+release-tools: devstack
+	@mkdir -p $(RELEASE_TOOLS)
+	@set -e; for tool in goreleaser syft; do \
+		path="$$(bin/devstack tools $$tool)"; ln -sf "$$path" $(RELEASE_TOOLS)/$$tool; \
+	done
 
 demo: devstack ## show the main job on a real Vault and nats-server, from enable to a message
 	bin/devstack demo

@@ -77,17 +77,19 @@ func run(ctx context.Context, args []string) error {
 	return errUsage
 }
 
-// tools prints where each tool is, and builds those that are nowhere.
+// tools prints where each tool is, and builds those that are nowhere: those that are named, or all but what only
+// a release needs.
 func tools(ctx context.Context, names []string) error {
 	wanted := stack.Tools
 	if len(names) > 0 {
 		wanted = nil
+		all := slices.Concat(stack.Tools, stack.ReleaseTools)
 		for _, name := range names {
-			i := slices.IndexFunc(stack.Tools, func(t stack.Tool) bool { return t.Name == name })
+			i := slices.IndexFunc(all, func(t stack.Tool) bool { return t.Name == name })
 			if i < 0 {
 				return fmt.Errorf("there is no tool %q", name)
 			}
-			wanted = append(wanted, stack.Tools[i])
+			wanted = append(wanted, all[i])
 		}
 	}
 	paths := make([]string, len(wanted))

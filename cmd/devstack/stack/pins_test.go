@@ -64,7 +64,7 @@ func TestEveryPinThatMovesAloneIsLookedFor(t *testing.T) {
 	require.NoError(t, err)
 	text, err := os.ReadFile(filepath.Join(root, ".github", "dependabot.yml"))
 	require.NoError(t, err)
-	for _, tool := range Tools {
+	for _, tool := range slices.Concat(Tools, ReleaseTools) {
 		if strings.Contains(string(text), "      - /"+tool.dir+"\n") {
 			require.Contains(t, string(text), "- dependency-name: "+tool.module+"\n", tool.Name)
 		}

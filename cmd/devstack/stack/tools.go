@@ -108,10 +108,23 @@ var (
 		dir: "testdata/tools/actionlint", pkg: "github.com/rhysd/actionlint/cmd/actionlint", module: "github.com/rhysd/actionlint",
 		exact: true, versionArgs: []string{"-version"}, ldflags: "-X github.com/rhysd/actionlint.version=%s",
 	}
+	GoreleaserTool = Tool{
+		Name: "goreleaser", Env: "GORELEASER_BIN", Why: "it makes releases", Minutes: 6,
+		dir: "testdata/tools/goreleaser", pkg: "github.com/goreleaser/goreleaser/v2", module: "github.com/goreleaser/goreleaser/v2",
+		exact: true, versionArgs: []string{"--version"}, ldflags: "-X main.version=%s",
+	}
+	SyftTool = Tool{
+		Name: "syft", Env: "SYFT_BIN", Why: "it lists what releases are made of", Minutes: 5,
+		dir: "testdata/tools/syft", pkg: "github.com/anchore/syft/cmd/syft", module: "github.com/anchore/syft",
+		exact: true, versionArgs: []string{"version"}, ldflags: "-X main.version=%s",
+	}
 )
 
 // Tools lists all of them, those first that the demo needs.
 var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, PromtoolTool, LintTool, ActionlintTool}
+
+// ReleaseTools lists those that only a release needs, which take long to build.
+var ReleaseTools = []Tool{GoreleaserTool, SyftTool}
 
 // Path returns where the tool's program is, and builds it when there is none.
 // A build may take minutes: it says so on standard error.

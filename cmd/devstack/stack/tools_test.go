@@ -3,6 +3,7 @@ package stack
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestAProgramOnPATHWillDoWhen(t *testing.T) {
 func TestEveryToolIsPinned(t *testing.T) {
 	root, err := Root()
 	require.NoError(t, err)
-	for _, tool := range Tools {
+	for _, tool := range slices.Concat(Tools, ReleaseTools) {
 		pinned, err := pinnedVersion(filepath.Join(root, tool.dir, "go.mod"), tool.module)
 		require.NoError(t, err)
 		found, err := parseVersion(pinned)
