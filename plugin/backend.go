@@ -127,13 +127,13 @@ func newBackend(conf *logical.BackendConfig) *backend {
 	return b
 }
 
-// HandleRequest refuses what a newer version has stored, and gives JSON fields one form
-// before the framework looks at them; see normalizeJSON.
+// HandleRequest refuses what a newer version has stored, and gives JSON fields and times one form
+// before the framework looks at them; see normalizeFields.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if err := b.format.Check(ctx, req.Storage, Version); err != nil {
 		return nil, err
 	}
-	if err := b.normalizeJSON(req); err != nil {
+	if err := b.normalizeFields(req); err != nil {
 		return answer(err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
@@ -142,7 +142,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 
 // HandleExistenceCheck is called before HandleRequest with the same request.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
-	if err := b.normalizeJSON(req); err != nil {
+	if err := b.normalizeFields(req); err != nil {
 		return false, false, logical.CodedError(400, err.Error())
 	}
 	if err := b.format.Check(ctx, req.Storage, Version); err != nil {

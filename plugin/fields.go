@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -50,13 +51,37 @@ var jsonFields = map[string]bool{
 	"provider_config": true,
 }
 
+// timeFields are the fields that are declared as times. A number that a request's body
+// has comes to a plugin as a float64, which the framework does not take for a time.
+var timeFields = []string{"expiration", "not_before", "before"}
+
 // mostJSON is how many bytes a JSON field may have: twice of what may come of the
 // largest of them, an account's JWT.
 const mostJSON = 2 * trust.MaxJWT
 
-// normalizeJSON turns the JSON fields of a request into the form that their
-// schema declares, with numbers as they were written. It can be applied twice. A
-// field that the path does not declare is not looked at.
+// normalizeFields turns the fields of a request into the form that their schema
+// declares, JSON with numbers as they were written. It can be applied twice. A field that
+// the path does not declare is not looked at.
+func (b *backend) normalizeFields(req *logical.Request) error {
+	if err := b.normalizeJSON(req); err != nil {
+		return err
+	}
+	for _, name := range timeFields {
+		seconds, ok := req.Data[name].(float64)
+		if !ok {
+			continue
+		}
+		if path := b.Route(req.Path); path == nil || path.Fields[name] == nil {
+			continue
+		}
+		if seconds != math.Trunc(seconds) || math.Abs(seconds) > math.MaxInt32<<8 {
+			return fault.In(name, "is not a Unix time in whole seconds")
+		}
+		req.Data[name] = int64(seconds)
+	}
+	return nil
+}
+
 func (b *backend) normalizeJSON(req *logical.Request) error {
 	var path *framework.Path
 	for name, asMap := range jsonFields {

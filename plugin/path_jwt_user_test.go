@@ -37,6 +37,23 @@ func TestAUserHasItsOwnNameInItsJWT(t *testing.T) {
 	require.Equal(t, "Orders of all", m.read("jwt/orders")["nats_name"])
 }
 
+// A number of a request's body comes to a plugin's process as a float64.
+func TestATimeIsTakenAsANumberToo(t *testing.T) {
+	m := newAccountMount(t)
+	soon := time.Now().Add(time.Hour).Truncate(time.Second)
+	written := m.write("jwt/alice", map[string]any{
+		"type": "user", "account": "orders", "expiration": float64(soon.Unix()), "not_before": float64(soon.Add(-time.Minute).Unix()),
+	})
+	require.Contains(t, written, "jwt")
+	read := m.read("jwt/alice")
+	require.Equal(t, soon.UTC().Format(time.RFC3339), read["fixed_end"])
+	require.Equal(t, soon.Add(-time.Minute).UTC().Format(time.RFC3339), read["not_before"])
+	m.write("jwt/orders/revoke", map[string]any{"everyone": true, "before": float64(time.Now().Unix() - 60)})
+	for _, value := range []float64{1.5, 1e300, -1e300} {
+		m.refuse(logical.UpdateOperation, "jwt/alice", map[string]any{"expiration": value}, "expiration is not a Unix time in whole seconds")
+	}
+}
+
 func TestAUserEndsWhenItsExpirationSays(t *testing.T) {
 	m := newAccountMount(t)
 	soon := time.Now().Add(10 * time.Minute).Truncate(time.Second)
