@@ -98,10 +98,14 @@ func TestPrometheusReadsTheMetricsOfAMount(t *testing.T) {
 		require.NoError(t, err)
 		return response.StatusCode, string(body)
 	}
-	e.write("sync", nil)
-	status, text := scrape("metrics", secret.Auth.ClientToken)
-	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, text, "vault_auth_nats_delivery_connected 1\n")
+	text := ""
+	e.waitFor("the metrics of a mount that is connected", func() error {
+		status := 0
+		if status, text = scrape("metrics", secret.Auth.ClientToken); status != http.StatusOK || !strings.Contains(text, "vault_auth_nats_delivery_connected 1\n") {
+			return fmt.Errorf("status %d: %s", status, text)
+		}
+		return nil
+	})
 	promtool(t, text, "check", "metrics")
 
 	for path, token := range map[string]string{"metrics": "", "config": secret.Auth.ClientToken, "sync": secret.Auth.ClientToken} {
