@@ -39,17 +39,20 @@ SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-s
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.
-OTHER_MODULES := plugin/client plugin/client/e2e plugin/people/difftest plugin/people/e2e cmd/plugin-image
-MODULES := . $(OTHER_MODULES)
+BESIDE := plugin/client plugin/people/difftest cmd/plugin-image
+AFTER := plugin/client/e2e plugin/people/e2e
+MODULES := . $(BESIDE) $(AFTER)
+IN_MODULES := $(BESIDE:%=test-in-%) $(AFTER:%=test-in-%)
 
 # Tests on real servers wait more than they compute. So four of a package run at a time,
 # whatever the number of processors; the packages that take longest come first; and
-# the other modules' tests run beside those of the first.
+# other modules' tests run beside those of the first, but for those that hold how soon
+# something is renewed.
 TEST := $(GO) test -race -count=1 -timeout 30m -parallel 4
 LONGEST := ./plugin/e2e ./plugin/e2e/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-module test-other-modules test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image release-snapshot release release-tools
+.PHONY: help build demo recording dev test test-module $(IN_MODULES) test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image release-snapshot release release-tools
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -117,16 +120,14 @@ dev: devstack ## run Vault, nats-server and an OIDC issuer until Ctrl-C, ready t
 
 test: devstack ## run all tests, on real servers too
 	bin/devstack tools $(SERVERS)
-	@$(MAKE) --no-print-directory -j 2 test-module test-other-modules
+	@$(MAKE) --no-print-directory -j 2 test-module $(BESIDE:%=test-in-%)
+	@$(MAKE) --no-print-directory $(AFTER:%=test-in-%)
 
 test-module:
 	$(TEST) $(LONGEST) ./...
 
-test-other-modules:
-	@set -e; for module in $(OTHER_MODULES); do \
-		echo "==> go test in $$module"; \
-		(cd $$module && $(TEST) ./...); \
-	done
+$(IN_MODULES): test-in-%:
+	@echo '==> go test in $*'; cd $* && $(TEST) ./...
 
 test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao on PATH, or BAO=
 	@set -e; bao="$$(command -v '$(BAO)')" || { \

@@ -16,6 +16,7 @@ import (
 // What is read as a lease, but for the stand-in's, which has none.
 const (
 	noopAsLarge    = "no-op plugin, as much"
+	noopAsks       = "no-op plugin, asks who reads"
 	engineNoLease  = "secrets engine, no lease"
 	noopSecretSize = 36 // bytes: a password
 )
@@ -32,7 +33,7 @@ func benchCreds(ctx context.Context, b *bench) error {
 	if programs.engine, err = b.buildIn(ctx, peersModule, "./nats-engine-standin"); err != nil {
 		return err
 	}
-	c := newContest("creds", "a read", []string{ours, noop, noopAsLarge, engineNoLease}, []int{8, 64})
+	c := newContest("creds", "a read", []string{ours, noop, noopAsLarge, noopAsks, engineNoLease}, []int{8, 64})
 	for round := range scale(b, 5, 1) {
 		if err := credsRound(ctx, b, c, round, programs); err != nil {
 			return err
@@ -40,10 +41,12 @@ func benchCreds(ctx context.Context, b *bench) error {
 	}
 	b.show(c.table(b, "Reads of credentials on a real Vault",
 		"Each read is a lease of its own, but those of the stand-in for a NATS secrets engine, which keeps none. The no-op plugin's is of "+
-			strconv.Itoa(noopSecretSize)+" bytes that are always the same, or of as many as the credentials have: Vault stores the answer with the lease."))
+			strconv.Itoa(noopSecretSize)+" bytes that are always the same, or of as many as the credentials have: Vault stores the answer with the lease. "+
+			"One that asks who reads makes a call to Vault for it, and answers as much: what a role that depends on the caller cannot do without."))
 	b.report.Goals = append(b.report.Goals, goal{
 		What: "leases of creds/:role to those of the no-op plugin", Want: 0.9, Got: c.ratio(ours, noop, goalClients),
-		Where: fmt.Sprintf("%d clients, role of type vault; %s of one that answers as much", goalClients, number(c.ratio(ours, noopAsLarge, goalClients))),
+		Where: fmt.Sprintf("%d clients, role of type vault; %s of one that answers as much, %s of one that asks who reads",
+			goalClients, number(c.ratio(ours, noopAsLarge, goalClients)), number(c.ratio(ours, noopAsks, goalClients))),
 	})
 	return nil
 }
@@ -89,6 +92,7 @@ func (w *world) mountLeases(ctx context.Context, program string, programs peers)
 		w.client.Sys().PutPolicyWithContext(ctx, "bench", `
 			path "auth/nats/creds/workload" { capabilities = ["read"] }
 			path "auth/noop/creds/*" { capabilities = ["read"] }
+			path "auth/noop/known/*" { capabilities = ["read"] }
 			path "engine/creds/orders" { capabilities = ["read"] }`),
 		w.client.Sys().MountWithContext(ctx, "engine", &api.MountInput{Type: "nats-engine-standin"}),
 		w.write(ctx, write{"engine/account/orders", map[string]any{"template": userLimits}}),
@@ -163,6 +167,7 @@ func (w *world) credsPaths(token string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	paths[noopAsLarge] = "auth/noop/creds/" + strconv.Itoa(size[paths[ours]]-size[none])
+	asLarge := strconv.Itoa(size[paths[ours]] - size[none])
+	paths[noopAsLarge], paths[noopAsks] = "auth/noop/creds/"+asLarge, "auth/noop/known/"+asLarge
 	return paths, nil
 }

@@ -24,7 +24,8 @@ func main() {
 }
 
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	b := &framework.Backend{
+	var b *framework.Backend
+	b = &framework.Backend{
 		BackendType:  logical.TypeCredential,
 		PathsSpecial: &logical.Paths{Unauthenticated: []string{"login"}},
 		Paths: []*framework.Path{
@@ -46,6 +47,20 @@ func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 				},
 				Operations: map[logical.Operation]framework.OperationHandler{
 					logical.ReadOperation: &framework.PathOperation{Callback: lease},
+				},
+			},
+			{
+				Pattern: `known/(?P<bytes>\d+)$`,
+				Fields: map[string]*framework.FieldSchema{
+					"bytes": {Type: framework.TypeInt, Description: "How long the secret is."},
+				},
+				Operations: map[logical.Operation]framework.OperationHandler{
+					logical.ReadOperation: &framework.PathOperation{Callback: func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+						if _, err := b.System().EntityInfo(req.EntityID); err != nil {
+							return nil, err
+						}
+						return lease(ctx, req, d)
+					}},
 				},
 			},
 		},
