@@ -272,7 +272,7 @@ func TestWhatCannotBeImportedIsSaid(t *testing.T) {
 	h.user(orders, "expired", orders.signer, func(c *jwt.UserClaims) { c.Expires = time.Now().Add(-time.Hour).Unix() })
 	h.user(orders, "limited", orders.signer, func(c *jwt.UserClaims) { c.NotBefore, c.Expires = 4102440000, 4102444800 })
 	h.user(auth, "app", auth.signer)
-	all := h.account("all", func(c *jwt.AccountClaims) { c.Revoke(jwt.All) })
+	all := h.account("all", func(c *jwt.AccountClaims) { c.RevokeAt(jwt.All, time.Now().Add(time.Minute)) })
 	h.user(all, "app", all.signer)
 	steps := plan(t, h)
 	for name, reason := range map[string]string{
