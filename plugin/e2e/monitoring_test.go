@@ -100,7 +100,7 @@ func TestPrometheusReadsTheMetricsOfAMount(t *testing.T) {
 	}
 	text := ""
 	e.waitFor("the metrics of a mount that is connected", func() error {
-		status := 0
+		var status int
 		if status, text = scrape("metrics", secret.Auth.ClientToken); status != http.StatusOK || !strings.Contains(text, "vault_auth_nats_delivery_connected 1\n") {
 			return fmt.Errorf("status %d: %s", status, text)
 		}

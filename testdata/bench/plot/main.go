@@ -73,6 +73,7 @@ func (c *chart) draw(path string) error {
 	p.Y.Min = 0
 	p.BackgroundColor = color.White
 	p.NominalX(c.Groups...)
+	p.X.Min, p.X.Max = -0.6, float64(len(c.Groups))-0.4 // whole bars at both ends
 	p.Add(plotter.NewGrid())
 	p.Legend.Top = true
 	p.Legend.Padding = vg.Points(3)
@@ -94,5 +95,5 @@ func (c *chart) draw(path string) error {
 		}
 	}
 	p.Y.Max = highest * (1.1 + 0.05*float64(len(c.Series))) // room for the legend
-	return p.Save(vg.Points(float64(len(c.Groups))*100+80), vg.Points(360), path)
+	return p.Save(vg.Points(float64(len(c.Groups))*120+160), vg.Points(360), path)
 }
