@@ -160,7 +160,7 @@ fuzz: ## run each fuzz test for FUZZTIME, which is 10s unless given
 model: ## check the model of how a former leader is kept from undoing anything; needs spin
 	plugin/delivery/model/check
 
-bench: ## measure the plugin side by side with its peers, in about 20 minutes, into bench-out/
+bench: ## measure the plugin side by side with its peers, in about an hour, into bench-out/
 	$(GO) run ./cmd/bench
 
 lint: devstack ## check format, vet, go.mod, lint and the workflows

@@ -172,16 +172,9 @@ func calloutWorld(ctx context.Context, plugin, program string) (*world, *stack.C
 func (w *world) connectTasks(way string, server *stack.NATS, tokens []string) ([]task, error) {
 	var tasks []task
 	for _, token := range tokens {
-		text, err := request("PUT", "auth/nats/login", "", map[string]any{"role": "bench", "jwt": token})
+		login, err := loginForCreds("nats", token)
 		if err != nil {
 			return nil, err
-		}
-		login := func(c *conn) ([]byte, error) {
-			body, err := c.do(text)
-			if err != nil {
-				return nil, err
-			}
-			return credsOf(body)
 		}
 		switch way {
 		case throughCallout, answeredAtOnce:
@@ -207,6 +200,21 @@ func (w *world) connectTasks(way string, server *stack.NATS, tokens []string) ([
 		}
 	}
 	return tasks, nil
+}
+
+// loginForCreds is a login at a mount of the plugin's that keeps the credentials.
+func loginForCreds(mount, token string) (func(*conn) ([]byte, error), error) {
+	text, err := request("PUT", "auth/"+mount+"/login", "", map[string]any{"role": "bench", "jwt": token})
+	if err != nil {
+		return nil, err
+	}
+	return func(c *conn) ([]byte, error) {
+		body, err := c.do(text)
+		if err != nil {
+			return nil, err
+		}
+		return credsOf(body)
+	}, nil
 }
 
 // credsOf finds the creds file in the answer to a login.

@@ -111,16 +111,12 @@ func (f *herdFigures) round(ctx context.Context, b *bench, round, size int, prog
 
 // creds are credentials of a workload's.
 func (w *world) creds(token string) (creds []byte, err error) {
-	text, err := request("PUT", "auth/"+mountOf(ours, herdToken)+"/login", "", map[string]any{"role": "bench", "jwt": token})
+	login, err := loginForCreds(mountOf(ours, herdToken), token)
 	if err != nil {
 		return nil, err
 	}
 	err = once(w.target(), func(c *conn) error {
-		body, err := c.do(text)
-		if err != nil {
-			return err
-		}
-		creds, err = credsOf(body)
+		creds, err = login(c)
 		return err
 	})
 	return creds, err
@@ -175,16 +171,12 @@ func (w *world) herd(name string, tokens []string, ready []byte) ([]func(*conn) 
 		creds := ready
 		login := logins[i]
 		if name == ours {
-			text, err := request("PUT", "auth/"+mountOf(name, herdToken)+"/login", "", map[string]any{"role": "bench", "jwt": tokens[i]})
+			forCreds, err := loginForCreds(mountOf(name, herdToken), tokens[i])
 			if err != nil {
 				return nil, err
 			}
-			login = func(c *conn) error {
-				body, err := c.do(text)
-				if err != nil {
-					return err
-				}
-				creds, err = credsOf(body)
+			login = func(c *conn) (err error) {
+				creds, err = forCreds(c)
 				return err
 			}
 		}

@@ -228,6 +228,9 @@ func (w *world) configureJWT(ctx context.Context, mount string) error {
 
 // loginTasks are the logins of one client for each token.
 func (w *world) loginTasks(name, tokenType string, tokens []string) ([]task, error) {
+	if name != twoSteps {
+		return loginsAt(mountOf(name, tokenType), tokens)
+	}
 	var tasks []task
 	for _, token := range tokens {
 		text, err := request("PUT", "auth/"+mountOf(name, tokenType)+"/login", "", map[string]any{"role": "bench", "jwt": token})
@@ -241,10 +244,25 @@ func (w *world) loginTasks(name, tokenType string, tokens []string) ([]task, err
 			}
 			return clientToken(body)
 		}
-		if name == twoSteps {
-			tasks = append(tasks, func(c *conn) error { return thenRead(c, login) })
-		} else {
-			tasks = append(tasks, func(c *conn) error { _, err := login(c); return err })
+		tasks = append(tasks, func(c *conn) error { return thenRead(c, login) })
+	}
+	return tasks, nil
+}
+
+// loginsAt are logins at an auth method, of one client for each token.
+func loginsAt(mount string, tokens []string) ([]task, error) {
+	tasks := make([]task, len(tokens))
+	for i, token := range tokens {
+		text, err := request("PUT", "auth/"+mount+"/login", "", map[string]any{"role": "bench", "jwt": token})
+		if err != nil {
+			return nil, err
+		}
+		tasks[i] = func(c *conn) error {
+			body, err := c.do(text)
+			if err == nil {
+				_, err = clientToken(body)
+			}
+			return err
 		}
 	}
 	return tasks, nil

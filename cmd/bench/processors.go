@@ -129,22 +129,3 @@ func (w *world) enableShare(ctx context.Context, b *bench, mount string, share p
 		w.write(ctx, write{"auth/" + mount + "/role/bench", natsRole()}),
 	)
 }
-
-// loginsAt are logins at a mount of the plugin's, of one client for each token.
-func loginsAt(mount string, tokens []string) ([]task, error) {
-	tasks := make([]task, len(tokens))
-	for i, token := range tokens {
-		text, err := request("PUT", "auth/"+mount+"/login", "", map[string]any{"role": "bench", "jwt": token})
-		if err != nil {
-			return nil, err
-		}
-		tasks[i] = func(c *conn) error {
-			body, err := c.do(text)
-			if err == nil {
-				_, err = clientToken(body)
-			}
-			return err
-		}
-	}
-	return tasks, nil
-}
