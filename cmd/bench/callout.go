@@ -37,8 +37,8 @@ func benchCallout(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	f := &calloutFigures{map[string][]float64{}, map[string][]float64{}, map[string][]float64{}}
-	for round := range scale(b, 5, 1) {
-		if err := f.round(ctx, b, round, program); err != nil {
+	for range scale(b, 5, 1) {
+		if err := f.round(ctx, b, program); err != nil {
 			return err
 		}
 	}
@@ -69,7 +69,7 @@ func (w *world) spent(server *stack.NATS, responder *stack.Callout) ([]float64, 
 }
 
 // round measures each way with each number of clients, on servers of its own.
-func (f *calloutFigures) round(ctx context.Context, b *bench, round int, program string) (err error) {
+func (f *calloutFigures) round(ctx context.Context, b *bench, program string) (err error) {
 	w, responder, err := calloutWorld(ctx, b.program, program)
 	if w != nil {
 		defer func() { err = errors.Join(err, w.close()) }()
@@ -88,8 +88,7 @@ func (f *calloutFigures) round(ctx context.Context, b *bench, round int, program
 		return err
 	}
 	for _, clients := range calloutClients {
-		for i := range waysToNATS {
-			way := waysToNATS[(i+round)%len(waysToNATS)] // none is always the first
+		for _, way := range shuffled(waysToNATS) {
 			server := w.nats
 			if way == answeredAtOnce {
 				server = floor.nats

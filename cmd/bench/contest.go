@@ -3,9 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 )
+
+// shuffled returns the contenders in an order of chance. What one leaves behind, as
+// garbage that Vault collects in the next one's time, meets another each round then.
+func shuffled[T any](contenders []T) []T {
+	order := slices.Clone(contenders)
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	return order
+}
 
 // A contest has contenders do the same thing in turn, round after round, with some
 // numbers of clients.
@@ -41,12 +51,11 @@ func newContest(section, what string, contenders []string, clients []int) *conte
 
 // round has each contender do its tasks for so long, once with each number of clients.
 // tasks makes one for each client; after is told what was done, and may be nil.
-func (c *contest) round(ctx context.Context, w *world, round int, length time.Duration,
+func (c *contest) round(ctx context.Context, w *world, length time.Duration,
 	tasks func(name string, clients int) ([]task, error), after func(name string, done int) error,
 ) error {
 	for _, n := range c.clients {
-		for i := range c.contenders {
-			name := c.contenders[(i+round)%len(c.contenders)] // none is always the first
+		for _, name := range shuffled(c.contenders) {
 			all, err := tasks(name, n)
 			if err != nil {
 				return err

@@ -34,8 +34,8 @@ func benchCreds(ctx context.Context, b *bench) error {
 		return err
 	}
 	c := newContest("creds", "a read", []string{ours, noop, noopAsLarge, noopAsks, engineNoLease}, []int{8, 64})
-	for round := range scale(b, 5, 1) {
-		if err := credsRound(ctx, b, c, round, programs); err != nil {
+	for range scale(b, 5, 1) {
+		if err := credsRound(ctx, b, c, programs); err != nil {
 			return err
 		}
 	}
@@ -51,7 +51,7 @@ func benchCreds(ctx context.Context, b *bench) error {
 	return nil
 }
 
-func credsRound(ctx context.Context, b *bench, c *contest, round int, programs peers) (err error) {
+func credsRound(ctx context.Context, b *bench, c *contest, programs peers) (err error) {
 	w, err := newWorld(ctx)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func credsRound(ctx context.Context, b *bench, c *contest, round int, programs p
 		}
 		return tasks, nil
 	}
-	return c.round(ctx, w, round, scale(b, 2*time.Second, 500*time.Millisecond), tasks, nil)
+	return c.round(ctx, w, scale(b, 2*time.Second, 500*time.Millisecond), tasks, nil)
 }
 
 // mountLeases enables what is read from.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -48,9 +49,8 @@ func reconcileRate(ctx context.Context, b *bench) (err error) {
 		{"bare client, runtime of the plugin", func(ctx context.Context) (time.Duration, error) { defer asPlugin()(); return pusher.pushAll(ctx) }},
 	}
 	rates := make([][]float64, len(contenders))
-	for round := range scale(b, 15, 1) {
-		for i := range contenders {
-			i := (i + round) % len(contenders) // none always follows on the same
+	for range scale(b, 15, 1) {
+		for _, i := range rand.Perm(len(contenders)) {
 			if err := p.emptyNATS(ctx); err != nil {
 				return err
 			}

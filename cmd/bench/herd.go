@@ -32,7 +32,7 @@ const herdPause = 3500 * time.Millisecond
 // The contenders of a herd. Those that give out no credentials of NATS's that this
 // nats-server takes connect with credentials that are there already.
 var (
-	herdContenders = []string{ours, noop, externalJWT, twoSteps}
+	herdContenders = []string{ours, noop, least, externalJWT, twoSteps}
 	herdKinds      = []string{keysKnown, keyRotated}
 )
 
@@ -49,8 +49,8 @@ func benchHerd(ctx context.Context, b *bench) error {
 	}
 	f := &herdFigures{map[string][]float64{}, map[string][]float64{}, map[string][]float64{}, map[string][]float64{}, nil}
 	size := scale(b, herdSize, 100)
-	for round := range scale(b, rounds, 1) {
-		if err := f.round(ctx, b, round, size, programs); err != nil {
+	for range scale(b, rounds, 1) {
+		if err := f.round(ctx, b, size, programs); err != nil {
 			return err
 		}
 	}
@@ -69,7 +69,7 @@ func herdCell(name, kind string) string { return name + ", " + kind }
 
 // round has each contender's herd come, on a Vault that knows its members already: they
 // were there before they were restarted.
-func (f *herdFigures) round(ctx context.Context, b *bench, round, size int, programs peers) (err error) {
+func (f *herdFigures) round(ctx context.Context, b *bench, size int, programs peers) (err error) {
 	w, err := newWorld(ctx)
 	if err != nil {
 		return err
@@ -86,8 +86,7 @@ func (f *herdFigures) round(ctx context.Context, b *bench, round, size int, prog
 	if err != nil {
 		return err
 	}
-	for i := range herdContenders {
-		name := herdContenders[(i+round)%len(herdContenders)]
+	for _, name := range shuffled(herdContenders) {
 		if err := w.introduce(ctx, name, tokens); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

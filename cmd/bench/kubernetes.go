@@ -40,8 +40,8 @@ func benchKubernetes(ctx context.Context, b *bench) (err error) {
 	}
 	defer func() { err = errors.Join(err, namespace.cluster.Close()) }()
 	asked := reviews{}
-	for round := range scale(b, 5, 1) {
-		if err := namespace.round(ctx, b, c, round, asked, noopProgram, method); err != nil {
+	for range scale(b, 5, 1) {
+		if err := namespace.round(ctx, b, c, asked, noopProgram, method); err != nil {
 			return err
 		}
 	}
@@ -50,7 +50,7 @@ func benchKubernetes(ctx context.Context, b *bench) (err error) {
 }
 
 // round has each contender log in, on a Vault of the round's own.
-func (n *namespace) round(ctx context.Context, b *bench, c *contest, round int, asked reviews, programs ...string) (err error) {
+func (n *namespace) round(ctx context.Context, b *bench, c *contest, asked reviews, programs ...string) (err error) {
 	w, err := newWorld(ctx)
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (n *namespace) round(ctx context.Context, b *bench, c *contest, round int, 
 		return nil
 	}
 	tasks := func(name string, clients int) ([]task, error) { return kubernetesLogins(name, n.tokens[:clients]) }
-	return c.round(ctx, w, round, scale(b, 2*time.Second, 500*time.Millisecond), tasks, count)
+	return c.round(ctx, w, scale(b, 2*time.Second, 500*time.Millisecond), tasks, count)
 }
 
 // kubernetesMounts are the paths of the contenders, below auth/.

@@ -20,12 +20,13 @@ const peersModule = "testdata/bench/peers"
 const (
 	ours        = "this plugin"
 	noop        = "no-op plugin"
+	least       = "least plugin"
 	builtin     = "built-in JWT"
 	externalJWT = "external JWT"
 	twoSteps    = "two steps"
 )
 
-var contenders = []string{ours, noop, builtin, externalJWT, twoSteps}
+var contenders = []string{ours, noop, least, builtin, externalJWT, twoSteps}
 
 var (
 	algorithms = []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}
@@ -100,12 +101,12 @@ func benchLogin(ctx context.Context, b *bench) error {
 }
 
 // peers are the programs that the plugin is compared with.
-type peers struct{ noop, jwt, engine string }
+type peers struct{ noop, least, jwt, engine string }
 
 func (b *bench) buildPeers(ctx context.Context) (p peers, err error) {
 	b.progress("building the peers")
 	for pkg, program := range map[string]*string{
-		"./noop": &p.noop, "./nats-engine-standin": &p.engine,
+		"./noop": &p.noop, "./least": &p.least, "./nats-engine-standin": &p.engine,
 		"github.com/hashicorp/vault-plugin-auth-jwt/cmd/vault-plugin-auth-jwt": &p.jwt,
 	} {
 		if *program, err = b.buildIn(ctx, peersModule, pkg); err != nil {
@@ -135,8 +136,7 @@ func (f *loginFigures) round(ctx context.Context, b *bench, round int, programs 
 		if round >= rounds && cell.clients < busyClients {
 			continue
 		}
-		for i := range contenders {
-			name := contenders[(i+round)%len(contenders)] // none is always the first
+		for _, name := range shuffled(contenders) {
 			tasks, err := w.loginTasks(name, cell.tokenType, tokens[cell.alg][:cell.clients])
 			if err != nil {
 				return err
@@ -173,7 +173,7 @@ func (f *loginFigures) measure(ctx context.Context, w *world, at cell, name stri
 
 // mountOf is the path of a contender's auth method, below auth/.
 func mountOf(name, tokenType string) string {
-	return map[string]string{ours: "nats-", noop: "noop-", builtin: "jwt-", externalJWT: "external-", twoSteps: "jwt-"}[name] + tokenType
+	return map[string]string{ours: "nats-", noop: "noop-", least: "least-", builtin: "jwt-", externalJWT: "external-", twoSteps: "jwt-"}[name] + tokenType
 }
 
 // mountContenders enables every contender twice: for service and for batch tokens.
@@ -181,6 +181,7 @@ func (w *world) mountContenders(ctx context.Context, program string, programs pe
 	err := errors.Join(
 		w.install(ctx, program, api.PluginTypeCredential),
 		w.install(ctx, programs.noop, api.PluginTypeCredential),
+		w.install(ctx, programs.least, api.PluginTypeCredential, "JWKS_URL="+w.issuer.JWKSURL()),
 		w.install(ctx, programs.jwt, api.PluginTypeCredential),
 		w.install(ctx, programs.engine, api.PluginTypeSecrets),
 		w.client.Sys().PutPolicyWithContext(ctx, "bench", `path "engine/creds/*" { capabilities = ["read"] }`),
@@ -192,7 +193,7 @@ func (w *world) mountContenders(ctx context.Context, program string, programs pe
 	}
 	for _, tokenType := range tokenTypes {
 		for name, plugin := range map[string]string{
-			ours: stack.PluginName, noop: "noop", builtin: "jwt", externalJWT: "vault-plugin-auth-jwt",
+			ours: stack.PluginName, noop: "noop", least: "least", builtin: "jwt", externalJWT: "vault-plugin-auth-jwt",
 		} {
 			if err := w.enable(ctx, mountOf(name, tokenType), plugin, tokenType); err != nil {
 				return err

@@ -10,7 +10,7 @@ import (
 const goalClients = 8
 
 // compared are the peers that a login is held against.
-var compared = []string{noop, externalJWT, twoSteps}
+var compared = []string{noop, least, externalJWT, twoSteps}
 
 // reportLogins shows what logins in the laboratory came to.
 func (f *loginFigures) reportLogins(b *bench) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -36,9 +37,9 @@ var pluginShares = []pluginProcessors{
 // process uses.
 func benchProcessors(ctx context.Context, b *bench) error {
 	rates := map[string][]float64{}
-	for round := range scale(b, busyRounds, 1) {
+	for range scale(b, busyRounds, 1) {
 		for _, processors := range vaultProcessors {
-			if err := processorsRound(ctx, b, round, processors, rates); err != nil {
+			if err := processorsRound(ctx, b, processors, rates); err != nil {
 				return fmt.Errorf("%d processors: %w", processors, err)
 			}
 		}
@@ -70,7 +71,7 @@ func processorsCell(clients, processors int, share string) string {
 }
 
 // processorsRound measures the shares in turn on one Vault.
-func processorsRound(ctx context.Context, b *bench, round, processors int, rates map[string][]float64) (err error) {
+func processorsRound(ctx context.Context, b *bench, processors int, rates map[string][]float64) (err error) {
 	w, err := newWorldWith(ctx, func(ctx context.Context, w *world) (err error) {
 		env := []string{fmt.Sprintf("GOMAXPROCS=%d", processors)}
 		w.vault, err = stack.StartVault(ctx, stack.VaultConfig{LogLevel: "warn", Env: env})
@@ -96,8 +97,7 @@ func processorsRound(ctx context.Context, b *bench, round, processors int, rates
 		return err
 	}
 	for _, clients := range []int{goalClients, busyClients} {
-		for n := range pluginShares {
-			i := (n + round) % len(pluginShares)
+		for _, i := range rand.Perm(len(pluginShares)) {
 			tasks, err := loginsAt(shareMount(i), tokens[:clients])
 			if err != nil {
 				return err
