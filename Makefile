@@ -35,7 +35,7 @@ BAO ?= bao
 IMAGE ?=
 
 PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
-SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-secrets promtool
+SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-secrets promtool prometheus
 
 # The modules with tests. A test of one may depend on programs that are built from
 # another, which go's test cache does not see: nothing is taken from that cache.

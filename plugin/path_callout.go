@@ -95,7 +95,7 @@ func calloutFields() map[string]*framework.FieldSchema {
 		},
 		"user": {
 			Type:        framework.TypeString,
-			Description: "Named user of the account (jwt/:name) with which the responder connects. Default: one called callout- and the callout's name, which is made, may hear and answer requests and nothing else, and goes with the callout. It cannot be changed.",
+			Description: "Named user of the account (jwt/:name) with which the responder connects. One that is not there is made, may hear and answer requests and nothing else, and goes with the callout. Default: callout- and the callout's name. It cannot be changed.",
 		},
 	}
 }

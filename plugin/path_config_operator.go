@@ -42,7 +42,7 @@ func operatorFields() map[string]*framework.FieldSchema {
 		},
 		"nats_ca_pem": {
 			Type:        framework.TypeString,
-			Description: `CA certificates, in PEM, of the servers at account_jwt_server_url and service_url. Default: those of the system.`,
+			Description: `CA certificates, in PEM, of the servers at account_jwt_server_url and service_url. Default: those of the system. With it, as with a client certificate, the mount connects with TLS only, to nats:// URLs too.`,
 		},
 		"nats_client_cert_pem": {
 			Type:        framework.TypeString,

@@ -25,8 +25,9 @@ import (
 // with the account "orders".
 type callouts struct {
 	*env
-	policy string // of those who answer
-	log    *calloutLog
+	policy  string // of those who answer
+	log     *calloutLog
+	metrics *prometheus.Registry // of the last one that answers
 }
 
 // calloutLog is what responders log, as JSON.
@@ -129,7 +130,8 @@ func (c *callouts) answers(login responder.Login, changes ...func(*responder.Con
 	for _, change := range changes {
 		change(&config)
 	}
-	r, err := responder.New(config, prometheus.NewRegistry())
+	c.metrics = prometheus.NewRegistry()
+	r, err := responder.New(config, c.metrics)
 	require.NoError(c.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nats-vault/vault-plugin-auth-nats/cmd/devstack/stack"
@@ -48,42 +46,23 @@ func TestPrometheusTakesTheAlertRulesAndTheyFire(t *testing.T) {
 // Each expression of the dashboard is read by Prometheus's parser, as that of a rule.
 func TestPrometheusReadsTheExpressionsOfTheDashboard(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(monitoring(t, "dashboard.json"))
-	require.NoError(t, err)
-	var dashboard struct {
-		Panels []struct {
-			Targets []struct {
-				Expr string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
-	}
-	require.NoError(t, json.Unmarshal(text, &dashboard))
-	filled := strings.NewReplacer("$__rate_interval", "1m", "$job", "vault-auth-nats", "$callout_job", "nats-callout")
 	var rules strings.Builder
 	rules.WriteString("groups: [{name: dashboard, rules: [\n")
-	count := 0
-	for _, panel := range dashboard.Panels {
-		for _, target := range panel.Targets {
-			count++
-			expression, err := json.Marshal(filled.Replace(target.Expr))
-			require.NoError(t, err)
-			fmt.Fprintf(&rules, "{record: 'dashboard:%d', expr: %s},\n", count, expression)
-		}
+	expressions := dashboardExpressions(t)
+	for i, expression := range expressions {
+		text, err := json.Marshal(expression)
+		require.NoError(t, err)
+		fmt.Fprintf(&rules, "{record: 'dashboard:%d', expr: %s},\n", i, text)
 	}
 	rules.WriteString("]}]\n")
-	require.Contains(t, promtool(t, rules.String(), "check", "rules"), fmt.Sprintf("%d rules found", count))
+	require.Contains(t, promtool(t, rules.String(), "check", "rules"), fmt.Sprintf("%d rules found", len(expressions)))
 }
 
 // Prometheus reads the metrics of a real mount, with a token that may do no more.
 func TestPrometheusReadsTheMetricsOfAMount(t *testing.T) {
 	t.Parallel()
 	e := start(t)
-	policy, err := os.ReadFile(monitoring(t, "metrics-policy.hcl"))
-	require.NoError(t, err)
-	name := "metrics-" + e.mount
-	require.NoError(t, e.client.Sys().PutPolicyWithContext(e.ctx(), name, strings.ReplaceAll(string(policy), "auth/nats/", "auth/"+e.mount+"/")))
-	secret, err := e.client.Auth().Token().CreateWithContext(e.ctx(), &api.TokenCreateRequest{Policies: []string{name}, NoDefaultPolicy: true})
-	require.NoError(t, err)
+	granted := e.metricsToken()
 	scrape := func(path, token string) (int, string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(e.ctx(), http.MethodGet, e.vault.Addr+"/v1/auth/"+e.mount+"/"+path, http.NoBody)
@@ -101,14 +80,14 @@ func TestPrometheusReadsTheMetricsOfAMount(t *testing.T) {
 	text := ""
 	e.waitFor("the metrics of a mount that is connected", func() error {
 		var status int
-		if status, text = scrape("metrics", secret.Auth.ClientToken); status != http.StatusOK || !strings.Contains(text, "vault_auth_nats_delivery_connected 1\n") {
+		if status, text = scrape("metrics", granted); status != http.StatusOK || !strings.Contains(text, "vault_auth_nats_delivery_connected 1\n") {
 			return fmt.Errorf("status %d: %s", status, text)
 		}
 		return nil
 	})
 	promtool(t, text, "check", "metrics")
 
-	for path, token := range map[string]string{"metrics": "", "config": secret.Auth.ClientToken, "sync": secret.Auth.ClientToken} {
+	for path, token := range map[string]string{"metrics": "", "config": granted, "sync": granted} {
 		status, _ := scrape(path, token)
 		require.Equal(t, http.StatusForbidden, status, path)
 	}

@@ -50,7 +50,7 @@ type Tool struct {
 // The tools that Path finds or builds.
 var (
 	VaultTool = Tool{
-		Name: "vault", Env: "VAULT_BIN", Why: "the plugin runs in it", Minutes: 5,
+		Name: "vault", Env: "VAULT_BIN", Why: "the plugin runs in it", Minutes: 8,
 		dir: "testdata/servers/vault", pkg: "github.com/hashicorp/vault", module: "github.com/hashicorp/vault",
 		min: version{1, 20, 0}, versionArgs: []string{"version"},
 		// Without the plugins and the storage of databases and clouds, which are half of what there is to compile. What
@@ -98,6 +98,11 @@ var (
 		exact: true, versionArgs: []string{"--version"}, ldflags: "-X github.com/prometheus/common/version.Version=%s",
 		tags: "remove_all_sd", // a fifth of what there is to compile asks clouds what there is to scrape
 	}
+	PrometheusTool = Tool{
+		Name: "prometheus", Env: "PROMETHEUS_BIN", Why: "it scrapes metrics, and alerts fire in it", Minutes: 3, // after promtool
+		dir: PromtoolTool.dir, pkg: "github.com/prometheus/prometheus/cmd/prometheus", module: PromtoolTool.module,
+		exact: true, versionArgs: PromtoolTool.versionArgs, ldflags: PromtoolTool.ldflags, tags: PromtoolTool.tags,
+	}
 	LintTool = Tool{
 		Name: "golangci-lint", Env: "GOLANGCI_LINT_BIN", Why: "it checks the code", Minutes: 4,
 		dir: "testdata/tools/golangci-lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", module: "github.com/golangci/golangci-lint/v2",
@@ -121,7 +126,7 @@ var (
 )
 
 // Tools lists all of them, those first that the demo needs.
-var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, PromtoolTool, LintTool, ActionlintTool}
+var Tools = []Tool{VaultTool, NATSTool, KubeAPIServerTool, EtcdTool, NATSCLITool, TerraformTool, ExternalSecretsTool, PromtoolTool, PrometheusTool, LintTool, ActionlintTool}
 
 // ReleaseTools lists those that only a release needs, which take long to build.
 var ReleaseTools = []Tool{GoreleaserTool, SyftTool}
