@@ -86,6 +86,7 @@ func TestALargeBodyFromAnyoneCostsThePluginAFewTimesItsSize(t *testing.T) {
 		}
 	}
 	e.login("dev", token)
+	require.Less(t, plugin.memory("VmRSS"), int64(10*4*size), "what is left of all of them adds up")
 }
 
 func manyFields(count int) string {
