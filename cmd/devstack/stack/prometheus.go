@@ -3,8 +3,6 @@ package stack
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 )
@@ -32,7 +30,7 @@ func StartPrometheus(ctx context.Context, files map[string][]byte) (p *Prometheu
 	}
 	p = &Prometheus{URL: "http://" + loopback(port)}
 	if p.Dir, err = makeDir("prometheus"); err != nil {
-		return nil, err
+		return p, err
 	}
 	defer func() {
 		if err != nil {
@@ -41,24 +39,20 @@ func StartPrometheus(ctx context.Context, files map[string][]byte) (p *Prometheu
 	}()
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(p.Dir, name), text, 0o600); err != nil {
-			return nil, err
+			return p, err
 		}
 	}
 	p.process, err = startProcess(p.Dir, "prometheus", nil, bin,
 		"--config.file=prometheus.yaml", "--storage.tsdb.path=data", "--web.listen-address="+loopback(port), "--log.level=warn")
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	return p, p.process.ready(ctx, func() error {
 		response, err := get(ctx, p.URL+"/-/ready")
 		if err != nil {
 			return err
 		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("status %s", response.Status)
-		}
-		return nil
+		return response.Body.Close()
 	})
 }
 
