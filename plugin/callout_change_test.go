@@ -87,6 +87,21 @@ func TestTheSentinelStaysUntilItIsRevoked(t *testing.T) {
 	m.refused(logical.ReadOperation, "config/server", map[string]any{"callout": "third"}, `"third" does not exist`)
 }
 
+func TestAUserThatIsNotThereIsMadeAndGoesWithTheCallout(t *testing.T) {
+	m := newCalloutMount(t, nil)
+	m.write("jwt/spare", map[string]any{"type": "account"})
+	m.write("callout/second", map[string]any{"account": "spare", "roles": "dev", "user": "second-answers"})
+	require.Equal(t, "spare", m.get("jwt/second-answers")["account"])
+	require.Equal(t, m.get("jwt/second-answers")["public_key"], m.get("callout/second")["user_public_key"])
+
+	resp, err := m.try(logical.DeleteOperation, "callout/second", nil)
+	require.NoError(t, err)
+	require.NoError(t, resp.Error())
+	resp, err = m.try(logical.ReadOperation, "jwt/second-answers", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp)
+}
+
 func TestCalloutsThatCouldNotWorkAreRefused(t *testing.T) {
 	m := newCalloutMount(t, nil)
 	m.write("jwt/spare", map[string]any{"type": "account"})

@@ -356,6 +356,34 @@ func TestAnAccountServerIsGivenTheAccountsAndTheServersAreTold(t *testing.T) {
 	e.connectRefused(creds)
 }
 
+func TestWithCertificatesTheMountConnectsWithTLSOnly(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	ca, err := stack.NewCA()
+	require.NoError(t, err)
+	certificate, key, err := ca.ClientPEM("vault")
+	require.NoError(t, err)
+	for name, config := range map[string]fields{
+		"a CA":                 {"nats_ca_pem": ca.PEM},
+		"a client certificate": {"nats_client_cert_pem": string(certificate), "nats_client_key_pem": string(key)},
+	} {
+		e.write("config", config)
+		e.waitFor("the mount with "+name+" not to connect without TLS", func() error {
+			if fault := fmt.Sprint(e.read("sync")["error"]); !strings.Contains(fault, "secure connection not available") {
+				return fmt.Errorf("%v", e.read("sync"))
+			}
+			return nil
+		})
+		e.write("config", fields{"nats_ca_pem": "", "nats_client_cert_pem": "", "nats_client_key_pem": ""})
+		e.waitFor("the mount without "+name+" to connect", func() error {
+			if state := e.read("sync"); state["connected"] != true {
+				return fmt.Errorf("%v", state["error"])
+			}
+			return nil
+		})
+	}
+}
+
 func TestTheMountReachesServersThatWantItsCertificate(t *testing.T) {
 	t.Parallel()
 	e := start(t, withoutNATS)
