@@ -137,13 +137,26 @@ func (b *backend) delivered(ctx context.Context, s logical.Storage, ids ...strin
 }
 
 // deliverNow has everything that is pending brought to the servers, and waits for
-// it as delivered does.
+// it as delivered does. Where nothing is, it says whether NATS can be reached, for
+// where that is may just have been changed.
 func (b *backend) deliverNow(ctx context.Context, s logical.Storage) []string {
 	pending, err := b.chain.Source(s).Pending(ctx)
 	if err != nil {
 		return []string{notDelivered(err)}
 	}
-	return b.untilDelivered(ctx, s, pending, (*delivery.Reconciler).Deliver)
+	if warnings := b.untilDelivered(ctx, s, pending, (*delivery.Reconciler).Deliver); len(warnings) > 0 {
+		return warnings
+	}
+	reconciler := b.delivery.running()
+	if reconciler == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, deliveryWait)
+	defer cancel()
+	if err := reconciler.Reach(ctx); err != nil {
+		return []string{fmt.Sprintf("stored, but NATS cannot be reached, which is tried until it succeeds (see sync): %s", err)}
+	}
+	return nil
 }
 
 func (b *backend) untilDelivered(ctx context.Context, s logical.Storage, ids []string, wait func(*delivery.Reconciler, context.Context, ...string) error) []string {

@@ -198,6 +198,7 @@ The fields of an issuer configure the default one, whose tokens roles take unles
 they name another (see issuer/). They are those of Vault's JWT method, or with
 kubernetes_host those of its Kubernetes method.
 
-A NATS that is not up is no error: what is still to be delivered is told in a
-warning, shown at sync, and delivered once NATS is there.
+A NATS that is not up is no error: that it cannot be reached, or what is still to
+be delivered, is told in a warning, shown at sync, and delivered once NATS is
+there.
 `

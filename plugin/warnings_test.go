@@ -94,6 +94,22 @@ func TestSyncAndMetricsTellOfAServerThatIsAway(t *testing.T) {
 	require.Contains(t, later[1], "1 accounts are not delivered")
 }
 
+// Where NATS is may be what the write has changed, and nothing waits for it yet.
+func TestAWriteOfConfigWarnsWhereNATSCannotBeReached(t *testing.T) {
+	m, running, _ := deliveringMount(t)
+	m.mustSync(logical.UpdateOperation, nil)
+	for _, wrong := range []map[string]any{
+		{"account_jwt_server_url": "nats://127.0.0.1:1", "service_url": "nats://127.0.0.1:1"},
+		{"default_role": "dev"}, // it is so still
+	} {
+		resp, err := m.do(logical.UpdateOperation, "config", wrong)
+		require.NoError(t, err)
+		require.Len(t, resp.Warnings, 1)
+		require.Regexp(t, "NATS cannot be reached.*: not connected to NATS: .+", resp.Warnings[0], "and why")
+	}
+	m.deliverTo(running)
+}
+
 func TestSyncWarnsOfAnIssuerWhoseKeysCannotBeFetched(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	m.write("config", map[string]any{"jwks_url": "http://127.0.0.1:1", "skip_jwks_validation": true})

@@ -226,6 +226,20 @@ func (r *Reconciler) Attempted(id string, done func()) {
 	r.await(id, func(outcome, error) { done() })
 }
 
+// Reach tries to connect to NATS where there is no connection, and returns why that
+// fails. It is tried again in the background. Without a server to connect to, as where
+// account servers take the accounts, there is nothing to reach.
+func (r *Reconciler) Reach(ctx context.Context) error {
+	if r.link == nil {
+		return nil
+	}
+	if r.link.ready(ctx) == nil {
+		return nil
+	}
+	r.hurry(ctx) // after the first round it is not known yet why that failed
+	return r.link.ready(ctx)
+}
+
 func (r *Reconciler) hurry(ctx context.Context) {
 	if r.link != nil {
 		r.link.hurry(ctx)

@@ -32,6 +32,7 @@ type drills struct {
 	prometheus *stack.Prometheus
 	api        prometheusv1.API
 	tokenFile  string
+	answering  string // the policy that lets the responder answer
 }
 
 func startDrills(t *testing.T) *drills {
@@ -56,6 +57,9 @@ func startDrills(t *testing.T) *drills {
 		e.waitForDelivery(account)
 	}
 	d.callouts = newCallouts(e)
+	var err error
+	d.answering, err = e.client.Sys().GetPolicyWithContext(e.ctx(), d.policy)
+	require.NoError(t, err)
 	d.answers(responder.Login{})
 	d.watch()
 	return d
@@ -76,7 +80,7 @@ func (d *drills) watch() {
 			"/v1/auth/nats/metrics", "/v1/"+d.path("metrics"), "scheme: https", "scheme: http", "/run/vault/token", d.tokenFile,
 			`"vault-0:8200", "vault-1:8200", "vault-2:8200"`, strings.TrimPrefix(d.vault.Addr, "http://"),
 			`"nats-callout:8080"`, strings.TrimPrefix(figures.URL, "http://")),
-		"alerts.yaml": strings.NewReplacer("> 600\n", "> 1\n", "> 900\n", "> 1\n"),
+		"alerts.yaml": strings.NewReplacer("> 600\n", "> 1\n", "> 900\n", "> 1\n", "> 7200\n", "> 5\n"),
 	} {
 		text, err := os.ReadFile(monitoring(d.t, name))
 		require.NoError(d.t, err)
@@ -106,6 +110,27 @@ func (d *drills) mayScrape(may bool) {
 		token = d.metricsToken()
 	}
 	require.NoError(d.t, os.WriteFile(d.tokenFile, []byte(token), 0o600))
+}
+
+// mayAnswer gives the responder's Vault token what it needs to answer, or takes it away.
+func (d *drills) mayAnswer(may bool) {
+	d.t.Helper()
+	policy := d.answering
+	if !may {
+		policy = `path "*" { capabilities = ["deny"] }`
+	}
+	require.NoError(d.t, d.client.Sys().PutPolicyWithContext(d.ctx(), d.policy, policy))
+}
+
+// largeAccount is an account whose JWT takes more than three quarters of what nats-server takes.
+func largeAccount() fields {
+	var exports []fields
+	for i := range 80 {
+		exports = append(exports, fields{
+			"name": fmt.Sprint(i), "subject": fmt.Sprintf("full.%d", i), "type": "stream", "description": strings.Repeat("x", 8000),
+		})
+	}
+	return fields{"exports": exports}
 }
 
 // firing are the names of the alerts that fire.
@@ -144,10 +169,13 @@ func (d *drills) fires(meanwhile func(), alerts ...string) {
 	})
 }
 
-// ends waits until none of these alerts fires.
-func (d *drills) ends(alerts ...string) {
+// ends waits until none of these alerts fires. Meanwhile something may be done about them.
+func (d *drills) ends(meanwhile func(), alerts ...string) {
 	d.t.Helper()
 	d.waitFor(fmt.Sprintf("the end of the alerts %v", alerts), func() error {
+		if meanwhile != nil {
+			meanwhile()
+		}
 		names, err := d.firing()
 		for _, alert := range alerts {
 			if slices.Contains(names, alert) {
@@ -205,7 +233,7 @@ func (d *drills) showsOnTheDashboard() {
 }
 
 // A real Prometheus, with the configuration and the rules of docs/monitoring, sees what
-// befalls a mount, and that it is over.
+// befalls a mount and its responder, and that it is over.
 func TestAlertsFireInPrometheusForWhatBefalls(t *testing.T) {
 	t.Parallel()
 	d := startDrills(t)
@@ -217,11 +245,30 @@ func TestAlertsFireInPrometheusForWhatBefalls(t *testing.T) {
 		keysFailing  = "VaultAuthNatsIssuerKeysFailing"
 		failing      = "VaultAuthNatsLoginsFailing"
 		refused      = "VaultAuthNatsLoginsRefused"
+		overdue      = "VaultAuthNatsComparisonOverdue"
+		full         = "VaultAuthNatsAccountNearlyFull"
 		unhealthy    = "NatsCalloutUnhealthy"
+		unanswered   = "NatsCalloutFailing"
 	)
 	d.login("dev", d.token(nil))
 	d.letsIn("dev", nil).publishes("orders.1")
-	d.ends(notScraped, disconnected, pending, missing, keysFailing, failing, refused, unhealthy)
+	d.ends(nil, notScraped, disconnected, pending, missing, keysFailing, failing, refused, full, unhealthy, unanswered)
+
+	d.fires(nil, overdue)
+	d.ends(func() { d.write("sync", nil) }, overdue)
+
+	d.write("jwt/full", fields{"type": "account", "config": largeAccount()})
+	d.fires(nil, full)
+	d.remove("jwt/full")
+	d.ends(nil, full)
+
+	d.mayAnswer(false)
+	d.fires(func() {
+		_, err := d.present("dev", d.token(nil))
+		require.Error(t, err)
+	}, unanswered)
+	d.mayAnswer(true)
+	d.letsIn("dev", nil).publishes("orders.1")
 
 	over := d.token(fields{"exp": time.Now().Add(-time.Hour).Unix()})
 	d.fires(func() {
@@ -244,12 +291,12 @@ func TestAlertsFireInPrometheusForWhatBefalls(t *testing.T) {
 		_, err := d.tryLogin("dev", unknown, nil)
 		return err
 	})
-	d.ends(keysFailing)
+	d.ends(nil, keysFailing)
 
 	d.mayScrape(false)
 	d.fires(nil, notScraped)
 	d.mayScrape(true)
-	d.ends(notScraped)
+	d.ends(nil, notScraped)
 
 	d.servers[1].Stop()
 	d.fires(func() { d.write("jwt/orders", fields{"type": "account"}) }, missing)
@@ -261,7 +308,7 @@ func TestAlertsFireInPrometheusForWhatBefalls(t *testing.T) {
 	for _, server := range d.servers {
 		require.NoError(t, server.Restart(d.ctx()))
 	}
-	d.ends(disconnected, pending, missing, unhealthy)
+	d.ends(nil, disconnected, pending, missing, unhealthy)
 }
 
 // metricsToken is a Vault token that may read the mount's metrics, and nothing else.
