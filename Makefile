@@ -38,10 +38,12 @@ PLUGIN := github.com/nats-vault/vault-plugin-auth-nats/plugin
 SERVERS := vault nats-server kube-apiserver etcd nats vault-terraform external-secrets promtool prometheus
 
 # The modules with tests. A test of one may depend on programs that are built from
-# another, which go's test cache does not see: nothing is taken from that cache.
+# another, which go's test cache does not see: nothing is taken from that cache. Those of
+# ENGINE need a Docker engine.
 BESIDE := plugin/client plugin/people/difftest cmd/plugin-image
 AFTER := plugin/client/e2e plugin/people/e2e
-MODULES := . $(BESIDE) $(AFTER)
+ENGINE := cmd/plugin-image/e2e
+MODULES := . $(BESIDE) $(AFTER) $(ENGINE)
 IN_MODULES := $(BESIDE:%=test-in-%) $(AFTER:%=test-in-%)
 
 # Tests on real servers wait more than they compute. So four of a package run at a time,
@@ -52,7 +54,7 @@ TEST := $(GO) test -race -count=1 -timeout 30m -parallel 4
 LONGEST := ./plugin/e2e ./plugin/e2e/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo recording dev test test-module $(IN_MODULES) test-openbao soak bench fuzz model lint tools clean-tools devstack keep-release image release-snapshot release release-tools
+.PHONY: help build demo recording dev test test-module $(IN_MODULES) test-openbao test-container soak bench fuzz model lint tools clean-tools devstack keep-release image release-snapshot release release-tools
 
 help: ## show this text
 	@echo 'Usage: make TARGET'
@@ -145,6 +147,10 @@ test-openbao: devstack ## run the demo and the end-to-end tests on OpenBao: bao 
 	for module in plugin/client/e2e plugin/people/e2e; do \
 		(cd $$module && $(GO) test -race -count=1 -timeout 30m -tags openbao ./...); \
 	done
+
+test-container: devstack ## have Vault run the plugin's image in a container: needs a Docker engine; OCI_RUNTIME= is runc unless given
+	bin/devstack tools vault nats-server
+	cd $(ENGINE) && $(GO) test -count=1 -timeout 30m -tags container ./...
 
 soak: devstack ## break a cluster under load for SOAK, which is 2m unless given, and show what came of it
 	bin/devstack tools vault nats-server
