@@ -49,8 +49,8 @@ IN_MODULES := $(BESIDE:%=test-in-%) $(AFTER:%=test-in-%)
 # Tests on real servers wait more than they compute. So four of a package run at a time,
 # whatever the number of processors; the packages that take longest come first; and
 # other modules' tests run beside those of the first, but for those that hold how soon
-# something is renewed.
-TEST := $(GO) test -race -count=1 -timeout 30m -parallel 4
+# something is renewed. `make lint` vets the code, and nobody debugs these programs.
+TEST := $(GO) test -race -vet=off -ldflags=-w -count=1 -timeout 30m -parallel 4
 LONGEST := ./plugin/e2e ./plugin/e2e/cluster
 
 .DEFAULT_GOAL := help
