@@ -4,16 +4,27 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 )
+
+// openAPI is Vault's OpenAPI document. Vault makes it of what each mount says, and fails while one comes or goes, as those
+// of other tests do.
+func (e *env) openAPI() (document *api.Secret) {
+	e.t.Helper()
+	e.waitFor("Vault's OpenAPI document", func() (err error) {
+		document, err = e.client.Logical().ReadWithContext(e.ctx(), "sys/internal/specs/openapi")
+		return err
+	})
+	return document
+}
 
 // What Vault shows of the mount: its help for every path, and its OpenAPI
 // document, in which every operation has a name of its own and its answers.
 func TestVaultShowsHelpAndOpenAPIOfEveryPath(t *testing.T) {
 	t.Parallel()
 	e := start(t, unconfigured)
-	secret, err := e.client.Logical().ReadWithContext(e.ctx(), "sys/internal/specs/openapi")
-	require.NoError(t, err)
+	secret := e.openAPI()
 	paths := secret.Data["paths"].(fields)
 	prefix := "/auth/" + e.mount + "/"
 	names := map[string]string{}

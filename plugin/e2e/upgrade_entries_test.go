@@ -47,8 +47,7 @@ var momentary = []string{"dry_run", "assume", "force", "skip_jwks_validation", "
 // OpenAPI document, such as "post role/{name}", with the fields of their requests.
 func (e *env) operations() map[string][]string {
 	e.t.Helper()
-	secret, err := e.client.Logical().ReadWithContext(e.ctx(), "sys/internal/specs/openapi")
-	require.NoError(e.t, err)
+	secret := e.openAPI()
 	schemas := secret.Data["components"].(fields)["schemas"].(fields)
 	operations := map[string][]string{}
 	for path, item := range secret.Data["paths"].(fields) {
