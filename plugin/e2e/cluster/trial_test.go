@@ -111,6 +111,9 @@ func (r *trial) suffer(f fault) outcome {
 	defer r.quiet.Unlock()
 	o.converged = r.converges()
 	r.behind.Store(false)
+	if f.restores { // a file that is just being written cannot be read, and would be held against one from before
+		r.forgetVersions()
+	}
 	r.watchVersions()
 	r.restored.Store(false)
 	r.check()
