@@ -230,7 +230,7 @@ func (b *backend) makeResponder(ctx context.Context, s logical.Storage, entry *c
 		return nil, err
 	}
 	config := string(raw)
-	user, _, err := b.chain.Write(ctx, s, entry.User, chain.Change{
+	user, err := b.chain.Write(ctx, s, entry.User, chain.Change{
 		Type: chain.TypeUser, Config: &config, User: chain.UserChange{Account: &entry.Account},
 	})
 	return user, err

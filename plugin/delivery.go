@@ -136,6 +136,16 @@ func (b *backend) delivered(ctx context.Context, s logical.Storage, ids ...strin
 	return b.untilDelivered(ctx, s, ids, (*delivery.Reconciler).Wait)
 }
 
+// deletionDelivered is delivered for a deletion. One that found nothing may be one that
+// Vault asks for again, because the plugin's process ended during the first: what that
+// left is among all that is pending.
+func (b *backend) deletionDelivered(ctx context.Context, s logical.Storage, found bool, ids ...string) []string {
+	if !found {
+		return b.deliverAll(ctx, s)
+	}
+	return b.delivered(ctx, s, ids...)
+}
+
 // deliverNow has everything that is pending brought to the servers, and waits for
 // it as delivered does. Where nothing is, it says whether NATS can be reached, for
 // where that is may just have been changed.

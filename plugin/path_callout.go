@@ -247,7 +247,7 @@ func (b *backend) deleteCalloutPath(ctx context.Context, req *logical.Request, d
 	if err != nil {
 		return answer(err)
 	}
-	return written(req, d, b.delivered(ctx, req.Storage, accounts...)...), nil
+	return written(req, d, b.deletionDelivered(ctx, req.Storage, len(accounts) > 0, accounts...)...), nil
 }
 
 func (b *backend) pathCalloutRotate() *framework.Path {

@@ -199,7 +199,7 @@ func (b *backend) deleteJWT(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return answer(err)
 	}
-	warnings := b.delivered(ctx, req.Storage, changed...)
+	warnings := b.deletionDelivered(ctx, req.Storage, len(changed) > 0, changed...)
 	if len(warnings) == 0 {
 		return nil, nil
 	}

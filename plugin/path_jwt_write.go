@@ -33,7 +33,7 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 			return answer(err) // before anything is changed
 		}
 	}
-	named, changed, err := b.writeNamed(ctx, req.Storage, name, change)
+	named, err := b.writeNamed(ctx, req.Storage, name, change)
 	if err != nil {
 		return answer(err)
 	}
@@ -52,7 +52,7 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 		}
 	}
 	resp := &logical.Response{Data: data, Warnings: warnings}
-	if changed && named.Delivers() {
+	if named.Delivers() { // though nothing was changed, what was before may not be delivered
 		for _, warning := range b.delivered(ctx, req.Storage, named.PublicKey) {
 			resp.AddWarning(warning)
 		}
@@ -64,11 +64,11 @@ func (b *backend) changeJWT(ctx context.Context, req *logical.Request, d *framew
 }
 
 // writeNamed keeps roles from coming meanwhile, which the account has to suit.
-func (b *backend) writeNamed(ctx context.Context, s logical.Storage, name string, change chain.Change) (*chain.Named, bool, error) {
+func (b *backend) writeNamed(ctx context.Context, s logical.Storage, name string, change chain.Change) (*chain.Named, error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	if err := b.finishConfig(ctx, s); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	change.Account.Check = func(account *jwt.Account) error { return b.checkRolesOf(ctx, s, name, account) }
 	return b.chain.Write(ctx, s, name, change)

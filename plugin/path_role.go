@@ -251,22 +251,23 @@ func (b *backend) deleteRolePath(ctx context.Context, req *logical.Request, d *f
 	if err := fault.CheckName("name", name); err != nil {
 		return answer(err)
 	}
-	accounts, err := b.deleteRole(ctx, req.Storage, name)
+	found, accounts, err := b.deleteRole(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	return written(req, d, b.delivered(ctx, req.Storage, accounts...)...), nil
+	return written(req, d, b.deletionDelivered(ctx, req.Storage, found, accounts...)...), nil
 }
 
 // deleteRole returns the public keys of the accounts that are to be delivered.
-func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) ([]string, error) {
+func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) (found bool, accounts []string, err error) {
 	b.writing.Lock()
 	defer b.writing.Unlock()
 	places, err := b.dropRole(ctx, s, name)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
-	return b.scopedAccounts(ctx, s, places)
+	accounts, err = b.scopedAccounts(ctx, s, places)
+	return len(places) > 0, accounts, err
 }
 
 const roleHelp = `

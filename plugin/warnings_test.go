@@ -110,6 +110,46 @@ func TestAWriteOfConfigWarnsWhereNATSCannotBeReached(t *testing.T) {
 	m.deliverTo(running)
 }
 
+// Vault asks again where the plugin's process ended during a request. The second time there is
+// nothing to change, and what the first has stored is not on the servers.
+func TestTheSameWriteToANewProcessWarnsOfWhatTheFormerLeft(t *testing.T) {
+	m, running, _ := deliveringMount(t)
+	scoped := map[string]any{"role_type": "vault", "account": "orders", "scoped": true, "user_template": `{"pub":{"allow":["a"]},"sub":{"allow":["a"]}}`}
+	account := map[string]any{"type": "account", "config": `{"description":"changed"}`}
+	m.write("jwt/orders", map[string]any{"type": "account"})
+	m.write("jwt/gone", map[string]any{"type": "account"})
+	m.write("jwt/auth", map[string]any{"type": "account"})
+	m.write("role/away", scoped)
+	m.write("callout/away", map[string]any{"account": "auth", "roles": "*"})
+	for _, request := range []struct {
+		operation logical.Operation
+		path      string
+		data      map[string]any
+	}{
+		{logical.UpdateOperation, "jwt/orders", account},
+		{logical.UpdateOperation, "role/dev", scoped},
+		{logical.DeleteOperation, "role/away", nil},
+		{logical.DeleteOperation, "callout/away", nil},
+		{logical.DeleteOperation, "jwt/gone", nil},
+	} {
+		running.Shutdown()
+		running.WaitForShutdown()
+		warnings := func() string {
+			resp, err := m.do(request.operation, request.path, request.data)
+			require.NoError(t, err)
+			require.NoError(t, resp.Error())
+			require.NotNil(t, resp, "%s %s", request.operation, request.path)
+			return strings.Join(resp.Warnings, "\n")
+		}
+		require.Contains(t, warnings(), "not delivered to the NATS servers yet")
+		m.backend.Cleanup(t.Context())
+		m.startDelivering()
+		require.Contains(t, warnings(), "not delivered to the NATS servers yet", "%s %s", request.operation, request.path)
+		running = runServer(t, serverOptions(t, m.must(logical.ReadOperation, "config/server", map[string]any{"dir": t.TempDir()})["config"].(string)))
+		m.deliverTo(running)
+	}
+}
+
 func TestSyncWarnsOfAnIssuerWhoseKeysCannotBeFetched(t *testing.T) {
 	m := newLoginMount(t, newWorkloads(t)[2])
 	m.write("config", map[string]any{"jwks_url": "http://127.0.0.1:1", "skip_jwks_validation": true})

@@ -33,7 +33,7 @@ func newMount(t *testing.T) *mount {
 	require.NoError(t, err)
 	_, _, err = m.CommitOperator(t.Context(), m.storage, plan, nil, nil)
 	require.NoError(t, err)
-	orders, _, err := m.Write(t.Context(), m.storage, "orders", Change{Type: TypeAccount})
+	orders, err := m.Write(t.Context(), m.storage, "orders", Change{Type: TypeAccount})
 	require.NoError(t, err)
 	m.orders = orders.PublicKey
 	m.settleAll()
@@ -66,7 +66,7 @@ func TestWhateverChangesAnAccountIsToBeDelivered(t *testing.T) {
 	config := `{"limits":{"conn":7}}`
 	for name, change := range map[string]func(m *mount) error{
 		"a write": func(m *mount) error {
-			_, _, err := m.Write(t.Context(), m.storage, "orders", Change{Config: &config})
+			_, err := m.Write(t.Context(), m.storage, "orders", Change{Config: &config})
 			return err
 		},
 		"a signing key": func(m *mount) error {

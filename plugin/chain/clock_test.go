@@ -105,7 +105,7 @@ func TestARevocationOfTheConfigHoldsToo(t *testing.T) {
 	m := newMount(t)
 	at := time.Now().Unix() + 5
 	config := fmt.Sprintf(`{"revocations":{"*":%d}}`, at)
-	_, _, err := m.Write(t.Context(), m.storage, "orders", Change{Config: &config})
+	_, err := m.Write(t.Context(), m.storage, "orders", Change{Config: &config})
 	require.NoError(t, err)
 	require.Equal(t, at+1, m.notBefore(""))
 	require.False(t, m.refused("U", m.notBefore("")))

@@ -72,7 +72,7 @@ func TestAStoredChangeProvesTheLeadToo(t *testing.T) {
 	m.lead.asked = m.lead.asked.Add(-delivery.LeadTime)
 	before := time.Now()
 	one, two := `{"limits":{"conn":1}}`, `{"limits":{"conn":2}}`
-	_, _, err = m.Write(t.Context(), m.storage, "orders", Change{Config: &one})
+	_, err = m.Write(t.Context(), m.storage, "orders", Change{Config: &one})
 	require.NoError(t, err)
 	writes := m.storage.Writes.Load()
 	asked, err := m.Lead(t.Context(), m.storage)
@@ -82,7 +82,7 @@ func TestAStoredChangeProvesTheLeadToo(t *testing.T) {
 
 	m.lead.asked = m.lead.asked.Add(-delivery.LeadTime)
 	m.storage.FailOn(func(operation, key string) bool { return operation == "put" && strings.HasPrefix(key, namedPrefix) })
-	_, _, err = m.Write(t.Context(), m.storage, "orders", Change{Config: &two})
+	_, err = m.Write(t.Context(), m.storage, "orders", Change{Config: &two})
 	require.Error(t, err)
 	require.False(t, delivery.LeadHolds(m.lead.asked), "one that failed proves nothing")
 }

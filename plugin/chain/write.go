@@ -48,18 +48,18 @@ type UserChange struct {
 	Creds      bool       // its new key is to be given out: see Named.Creds
 }
 
-// Write creates or changes the account or user of that name, and says whether
-// there was anything to store.
-func (c *Chain) Write(ctx context.Context, s logical.Storage, name string, change Change) (*Named, bool, error) {
+// Write creates or changes the account or user of that name. What changes nothing
+// stores nothing.
+func (c *Chain) Write(ctx context.Context, s logical.Storage, name string, change Change) (*Named, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stored, err := readNamed(ctx, s, name)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	kind, err := change.kind(name, stored)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var entry *namedEntry
 	if kind == TypeAccount {
@@ -68,19 +68,19 @@ func (c *Chain) Write(ctx context.Context, s logical.Storage, name string, chang
 		entry, err = c.planUser(ctx, s, name, stored, change)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	view, err := entry.view(name)
 	if err != nil || stored != nil && same(stored, entry) {
-		return view, false, err
+		return view, err
 	}
 	if kind == TypeUser {
-		return view, true, c.storeUser(ctx, s, name, stored, entry)
+		return view, c.storeUser(ctx, s, name, stored, entry)
 	}
 	if err := c.storeAccount(ctx, s, name, entry); err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	return view, true, forgetDeleted(ctx, s, entry)
+	return view, forgetDeleted(ctx, s, entry)
 }
 
 // kind is the type of what the change is about, once it is known that the change

@@ -294,6 +294,41 @@ func TestCloseEndsEverythingThatNewStarted(t *testing.T) {
 	}
 }
 
+// lateSource says what is pending when a test lets it.
+type lateSource struct {
+	*memorySource
+	asked, released chan struct{}
+}
+
+func (s *lateSource) Pending(ctx context.Context) ([]string, error) {
+	close(s.asked)
+	select {
+	case <-s.released:
+		return s.memorySource.Pending(ctx)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Otherwise who writes the same again to a process that has just started is told that the
+// servers have what an earlier one has stored, and they do not.
+func TestWhoWaitsIsNotToldBeforeWhatIsPendingIsKnown(t *testing.T) {
+	w := newWorld(t)
+	s, dir := w.fullServer()
+	id := w.addAccount("orders").id
+	source := &lateSource{memorySource: w.memorySource, asked: make(chan struct{}), released: make(chan struct{})}
+	r, err := start(w.config(s.ClientURL()), source, time.Hour)
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	<-source.asked
+	short, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, r.Wait(short, id), context.DeadlineExceeded)
+	close(source.released)
+	require.NoError(t, r.Wait(testContext(t), id))
+	require.NoError(t, w.holds(dir))
+}
+
 // slowSource lets a test hold up Wanted, once it is told to.
 type slowSource struct {
 	*memorySource

@@ -85,6 +85,7 @@ type Reconciler struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	started   chan struct{}   // closed once undone has what an earlier process left pending
 	connects  chan struct{}   // a connect happened
 	strangers chan serverInfo // servers that were heard for the first time
 	compares  chan struct{}   // a full compare is due
@@ -154,6 +155,7 @@ func start(cfg Config, src Source, first time.Duration) (*Reconciler, error) {
 		queue:     workqueue.NewTypedDelayingQueue[string](),
 		ctx:       ctx,
 		cancel:    cancel,
+		started:   make(chan struct{}),
 		connects:  make(chan struct{}, 1),
 		strangers: make(chan serverInfo, unexpected),
 		compares:  make(chan struct{}, 1),
@@ -247,6 +249,9 @@ func (r *Reconciler) hurry(ctx context.Context) {
 }
 
 func (r *Reconciler) attempted(ctx context.Context, ids []string) error {
+	if err := r.knows(ctx, ids); err != nil {
+		return err
+	}
 	results := make(chan error, len(ids))
 	for _, id := range ids {
 		r.await(id, func(_ outcome, err error) { results <- err })
@@ -263,6 +268,25 @@ func (r *Reconciler) attempted(ctx context.Context, ids []string) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// knows returns once it is known which of the accounts are not delivered: what an earlier
+// process has stored may not be.
+func (r *Reconciler) knows(ctx context.Context, ids []string) error {
+	r.mu.Lock()
+	undone := !slices.ContainsFunc(ids, func(id string) bool { return r.undone[id] == nil })
+	r.mu.Unlock()
+	if undone {
+		return nil
+	}
+	select {
+	case <-r.started:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.ctx.Done():
+		return errClosed
+	}
 }
 
 // await has done called once all that the account was asked for has been

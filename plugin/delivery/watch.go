@@ -72,6 +72,7 @@ func (r *Reconciler) loadPending() {
 		ids, err := r.source.Pending(r.ctx)
 		if err == nil {
 			r.Changed(ids...)
+			close(r.started)
 			return
 		}
 		r.logger.Warn("cannot read which accounts are not delivered, and will try again", "error", err)
