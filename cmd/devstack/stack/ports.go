@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 )
@@ -19,19 +20,17 @@ const (
 
 var (
 	portsMutex sync.Mutex
-	portsTaken = map[int]bool{}
+	portsTaken = map[int]*os.File{} // with the lock of each, which goes with the process
 )
 
-// FreePort returns a loopback port on which nothing listens and that this process
-// did not hand out before. A server that is down keeps it.
+// FreePort returns a loopback port on which nothing listens and that was not handed out
+// before, by this process or by another of this user that runs still. A server that is
+// down keeps it.
 func FreePort() (int, error) {
 	portsMutex.Lock()
 	defer portsMutex.Unlock()
 	for range 200 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if portsTaken[port] {
-			continue
-		}
 		listener, err := net.Listen("tcp", loopback(port))
 		if err != nil {
 			continue
@@ -39,8 +38,14 @@ func FreePort() (int, error) {
 		if err := listener.Close(); err != nil {
 			return 0, err
 		}
-		portsTaken[port] = true
-		return port, nil
+		claim, err := claimPort(port)
+		if err != nil {
+			return 0, err
+		}
+		if claim != nil {
+			portsTaken[port] = claim
+			return port, nil
+		}
 	}
 	return 0, errors.New("no free port between " + strconv.Itoa(firstPort) + " and " + strconv.Itoa(lastPort))
 }
