@@ -5,7 +5,6 @@ package stack
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +15,11 @@ import (
 // nil where another has it. Tests of several packages run at once, and a port is free
 // until its server listens.
 func claimPort(port int) (*os.File, error) {
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("devstack-ports-%d", os.Getuid()))
+	tools, err := CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(filepath.Dir(tools), "ports")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

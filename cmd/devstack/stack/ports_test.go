@@ -8,7 +8,7 @@ import (
 
 // A lock is of the file that was opened, so that this process stands for another one.
 func TestAPortIsNobodyElsesThoughNothingListensOnIt(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	port, err := FreePort()
 	require.NoError(t, err)
 	other, err := claimPort(port)
